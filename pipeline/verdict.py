@@ -1,0 +1,246 @@
+"""From scores of face tracks to a verdict that does not claim more than was seen."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.answer import (
+    Answer,
+    CoverageOf,
+    Explanation,
+    Face,
+    FaceQuality,
+    Media,
+    Model,
+    Moment,
+    Probabilities,
+    ThresholdsOf,
+    Timing,
+    Verdict,
+)
+from pipeline.bundle import Bundle, Calibration, Thresholds
+from pipeline.frames import F32
+from pipeline.prepared import PreparedClip, PreparedTrack
+from pipeline.quality import REMARK_WORDS, UNUSABLE_WORDS, remarks, unusable
+from pipeline.spec import CropSpec
+
+WIDEN_PER_REMARK = 0.25
+"""Each remark moves both thresholds by this share of what is left towards 0 and 1."""
+
+LEAST_LOGIT_INPUT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class TrackScores:
+    """Uncalibrated probabilities of real and fake: steps float32 [T, 2], pooled float32 [2]."""
+
+    steps: F32
+    pooled: F32
+
+
+def calibrated(fake: float, calibration: Calibration) -> float:
+    """Platt scaling (Platt 1999) of a probability of `fake`; rises strictly with its input."""
+    p = min(max(fake, LEAST_LOGIT_INPUT), 1 - LEAST_LOGIT_INPUT)
+    logit = calibration.scale * math.log(p / (1 - p)) + calibration.bias
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def widened(thresholds: Thresholds, doubts: int) -> Thresholds:
+    """The uncertain region, grown by `doubts` remarks on quality or coverage."""
+    left = (1 - WIDEN_PER_REMARK) ** doubts
+    return Thresholds(
+        authentic_below=thresholds.authentic_below * left,
+        manipulated_above=1 - (1 - thresholds.manipulated_above) * left,
+    )
+
+
+def cut(fake: float, thresholds: Thresholds) -> Verdict:
+    """The verdict for one calibrated probability of `fake`."""
+    if fake >= thresholds.manipulated_above:
+        return "manipulated"
+    return "authentic" if fake < thresholds.authentic_below else "uncertain"
+
+
+def decide(
+    clip: PreparedClip,
+    scores: list[TrackScores],
+    bundle: Bundle,
+    *,
+    explain: bool = False,
+    timeline: bool = True,
+    timing_ms: dict[str, float] | None = None,
+) -> Answer:
+    """The answer to a clip: the highest calibrated score among its usable tracks decides.
+
+    `scores` holds one entry for each of `clip.tracks`, in order.
+    """
+    calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
+    faces = [
+        _face(track, score, calibration, crop, explain=explain, timeline=timeline)
+        for track, score in zip(clip.tracks, scores, strict=True)
+    ]
+    judged = [f for f in faces if f.usable and f.probabilities is not None]
+    if not judged:
+        verdict: Verdict = "not_applicable"
+        probabilities = None
+        reasons = _why_not(clip)
+    else:
+        worst = max(judged, key=lambda f: f.probabilities.fake if f.probabilities else 0.0)
+        probabilities = worst.probabilities
+        assert probabilities is not None  # noqa: S101 - `judged` holds none without
+        doubts = [*worst.quality.remarks, *(["partly_seen"] if clip.coverage.truncated else [])]
+        thresholds = widened(calibration.thresholds, len(doubts))
+        verdict = cut(probabilities.fake, thresholds)
+        reasons = _reasons(verdict, worst, doubts, calibration.thresholds, thresholds)
+    if not bundle.manifest.trained:
+        reasons.append("untrained_model: the weights are random; this verdict means nothing")
+    if calibration.id is None and judged:
+        reasons.append(
+            "uncalibrated: the probabilities are the network's own softmax and the thresholds are defaults"
+        )
+    return Answer(
+        id=_identity(clip, bundle, explain=explain, timeline=timeline),
+        verdict=verdict,
+        probabilities=probabilities,
+        summary=_summary(verdict, faces, probabilities, reasons),
+        reasons=reasons,
+        faces=faces,
+        media=Media(**{name: getattr(clip.media, name) for name in Media.model_fields}),
+        coverage=CoverageOf(**{name: getattr(clip.coverage, name) for name in CoverageOf.model_fields}),
+        model=Model(
+            id=bundle.manifest.id,
+            digest=bundle.digest,
+            precision=bundle.manifest.precision,
+            calibration=calibration.id,
+            thresholds=ThresholdsOf(**calibration.thresholds.model_dump()),
+            trained=bundle.manifest.trained,
+        ),
+        timing_ms=Timing(**{k: round(v, 1) for k, v in (timing_ms or {}).items()}),
+    )
+
+
+def _face(
+    track: PreparedTrack,
+    scores: TrackScores,
+    calibration: Calibration,
+    crop: CropSpec,
+    *,
+    explain: bool,
+    timeline: bool,
+) -> Face:
+    fake = calibrated(float(scores.pooled[1]), calibration)
+    moments = _moments(track, scores, calibration)
+    above = calibration.thresholds.manipulated_above
+    notes = remarks(track.quality)
+    x, y, w, h = (float(v) for v in np.median(track.boxes[:, 1:], axis=0))
+    return Face(
+        track=track.track,
+        usable=unusable(track.quality) is None,
+        probabilities=Probabilities(real=1 - fake, fake=fake),
+        first_s=float(track.start_s.min()),
+        last_s=float(track.end_s.max()),
+        frames_used=track.frames_used,
+        box=(round(x, 1), round(y, 1), round(w, 1), round(h, 1)),
+        quality=FaceQuality(
+            size_px=track.quality.size_px,
+            sharpness=track.quality.sharpness,
+            brightness=track.quality.brightness,
+            yaw=track.quality.yaw,
+            detection=track.quality.detection,
+            remarks=notes,
+        ),
+        timeline=moments if timeline else [],
+        segments=_segments(moments, above),
+        explanation=_explanation(scores, calibration, crop) if explain else None,
+    )
+
+
+def _moments(track: PreparedTrack, scores: TrackScores, calibration: Calibration) -> list[Moment]:
+    """One moment for all samples of the same stretch of time: their mean, calibrated."""
+    moments = []
+    spans = np.stack([track.start_s, track.end_s], axis=1)
+    for span in np.unique(spans, axis=0):
+        fake = float(scores.steps[(spans == span).all(axis=1), 1].mean())
+        moments.append(
+            Moment(start_s=float(span[0]), end_s=float(span[1]), fake=calibrated(fake, calibration))
+        )
+    return moments
+
+
+def _segments(moments: list[Moment], above: float) -> list[Moment]:
+    """Runs of consecutive moments at or above the threshold, each with its highest score."""
+    segments: list[Moment] = []
+    open_run = False
+    for m in moments:
+        if m.fake < above:
+            open_run = False
+            continue
+        if open_run:
+            last = segments.pop()
+            m = Moment(start_s=last.start_s, end_s=m.end_s, fake=max(last.fake, m.fake))  # noqa: PLW2901
+        segments.append(m)
+        open_run = True
+    return segments
+
+
+def _explanation(scores: TrackScores, calibration: Calibration, crop: CropSpec) -> Explanation | None:
+    """Mean score of each native window over time; an aligned crop has one cell and so nothing to show."""
+    if crop.kind != "native" or crop.grid < 2:
+        return None
+    cells = scores.steps[:, 1].reshape(-1, crop.grid, crop.grid).mean(axis=0)
+    grid = [[round(calibrated(float(p), calibration), 4) for p in row] for row in cells]
+    edge = round((1 - crop.margin) / 2, 4)
+    return Explanation(
+        method="window-probabilities", grid=grid, extent=(edge, edge, crop.margin, crop.margin)
+    )
+
+
+def _why_not(clip: PreparedClip) -> list[str]:
+    if clip.faces_seen == 0:
+        return ["no_face: no face was found in the frames that were looked at"]
+    if not clip.tracks:
+        return ["too_short: no face stays for as many consecutive frames as the model needs"]
+    found = sorted({code for t in clip.tracks if (code := unusable(t.quality))})
+    return [f"{code}: {UNUSABLE_WORDS[code]}" for code in found]
+
+
+def _reasons(
+    verdict: Verdict, face: Face, doubts: list[str], plain: Thresholds, used: Thresholds
+) -> list[str]:
+    """Why the face's score led to the verdict, with thresholds as calibrated and as widened by the doubts."""
+    fake = face.probabilities.fake if face.probabilities else 0.0
+    said = f"the score {fake:.2f} of face {face.track}"
+    reasons = [f"{d}: {REMARK_WORDS.get(d, 'only a part of the clip was looked at')}" for d in doubts]
+    if verdict == "manipulated":
+        reasons.insert(0, f"over_threshold: {said} is at or over {used.manipulated_above:.2f}")
+    elif verdict == "uncertain":
+        moved = (
+            ""
+            if cut(fake, plain) == "uncertain"
+            else ", which remarks on quality or coverage have moved apart"
+        )
+        span = f"{used.authentic_below:.2f} and {used.manipulated_above:.2f}"
+        reasons.insert(0, f"between_thresholds: {said} lies between {span}{moved}")
+    return reasons
+
+
+def _summary(
+    verdict: Verdict, faces: list[Face], probabilities: Probabilities | None, reasons: list[str]
+) -> str:
+    if verdict == "not_applicable" or probabilities is None:
+        return f"No verdict: {reasons[0].split(': ', 1)[1]}."
+    count = "the one face" if len(faces) == 1 else f"at least one of {len(faces)} faces"
+    if verdict == "manipulated":
+        return f"Signs of manipulation in {count} (probability {probabilities.fake:.0%})."
+    if verdict == "uncertain":
+        return f"The evidence does not decide: probability of manipulation {probabilities.fake:.0%}."
+    seen = "the one face" if len(faces) == 1 else f"the {len(faces)} faces"
+    return f"No sign of manipulation found in {seen} (probability {probabilities.fake:.0%})."
+
+
+def _identity(clip: PreparedClip, bundle: Bundle, *, explain: bool, timeline: bool) -> str:
+    tracks = ",".join(str(t.track) for t in clip.tracks)
+    what = f"{clip.media.sha256} {bundle.digest} {explain} {timeline} {tracks}"
+    return hashlib.sha256(what.encode()).hexdigest()[:32]

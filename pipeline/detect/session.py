@@ -1,0 +1,43 @@
+"""ONNX Runtime sessions of the face detectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from pipeline.errors import FaceModelError
+
+CPU = "CPUExecutionProvider"
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options for a detector that shares its machine: `threads` threads that sleep while they wait."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def open_session(model: Path, threads: int, providers: Sequence[str]) -> ort.InferenceSession:
+    """A session of the file `model` on `providers`, the preferred one first.
+
+    Raises FaceModelError when the file is missing, is not a network that ONNX Runtime can run, or
+    the preferred provider did not come up: running on another device in silence is no service.
+    """
+    if not model.is_file():
+        raise FaceModelError(f"no face detector at {model}")
+    try:
+        session = ort.InferenceSession(str(model), session_options(threads), providers=list(providers))
+    except Exception as e:  # ONNX Runtime's errors share no public base class
+        raise FaceModelError(f"{model} can not be loaded as an ONNX network: {e}") from e
+    require_provider(session, providers)
+    return session
+
+
+def require_provider(session: ort.InferenceSession, providers: Sequence[str]) -> None:
+    """Raises FaceModelError unless the live session runs on the first of `providers`."""
+    live = session.get_providers()
+    if live[0] != providers[0]:
+        raise FaceModelError(f"the face detector was to run on {providers[0]}, but it runs on {live[0]}")

@@ -1,0 +1,59 @@
+# Python 3.11 or newer and make are all that a machine needs; everything else lands in .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv pip --quiet --no-progress
+# torch is no part of what serves. Its plain Linux wheel brings gigabytes of CUDA packages, so the
+# CPU build is asked for first: pip finds it wherever its own configuration points.
+TORCH  ?= 2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format lock openapi clean
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+serve: $(VENV)/.serve  ## build what serving needs, then serve http://127.0.0.1:8000
+	@exec $(BIN)/deepfake-detect serve
+
+test: lint  ## build everything, lint, check types and imports, run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## format check, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+openapi: $(VENV)/.dev  ## write docs/openapi.json and the settings table of the README
+	$(BIN)/python scripts/write_docs.py
+
+lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
+	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh
+
+clean:  ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.uv: requirements/uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "deepfake-detect needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.lock
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.uv requirements/cpu.lock pyproject.toml
+	@echo "installing what serving needs (no torch)"
+	@$(UV) install --python $(BIN)/python --require-hashes -r requirements/cpu.lock
+	@$(UV) install --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
+	@echo "installing the development environment"
+	@$(UV) install --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@sh scripts/install_torch.sh $(BIN)/python $(TORCH)
+	@touch $@

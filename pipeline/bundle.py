@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.errors import BundleCorrupt, BundleMissing, BundleUntrained
 from pipeline.spec import CropSpec, SamplingSpec
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 ENCODER, TEMPORAL, CARD = "encoder.onnx", "temporal.onnx", "MODEL_CARD.md"
 CLASSES = ("real", "fake")
 

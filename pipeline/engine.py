@@ -1,6 +1,5 @@
 """The two graphs of a bundle in ONNX Runtime."""
 
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +10,10 @@ from pipeline.bundle import Bundle
 from pipeline.errors import BundleCorrupt, BundleError
 from pipeline.frames import F32, U8
 from pipeline.prepared import PreparedClip
+from pipeline.runtime import CPU, CUDA, session_options
 from pipeline.verdict import TrackScores
 
 Provider = Literal["cpu", "prefer", "require"]
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 ENCODE_CHUNK = 64
 
 
@@ -55,13 +54,13 @@ class Engine:
 
     def _check_signature(self) -> None:
         crop, size = self.bundle.manifest.crop, self.bundle.manifest.feature_size
-        expected = {
+        expected: dict[str, tuple[str, list[int | None]]] = {
             "samples": ("tensor(uint8)", [crop.frames, crop.side, crop.side, 3]),
             "features": ("tensor(float)", [None, size]),
             "lengths": ("tensor(int64)", []),
         }
         for i in [*self._encoder.get_inputs(), *self._temporal.get_inputs()]:
-            kind, shape = expected.pop(i.name, (None, []))
+            kind, shape = expected.pop(i.name, ("nothing", []))
             fits = len(i.shape) == len(shape) + 1 and all(
                 b is None or a == b for a, b in zip(i.shape[1:], shape, strict=True)
             )
@@ -82,29 +81,6 @@ def score(engine: Engine, clip: PreparedClip) -> list[TrackScores]:
         steps, pooled = engine.temporal(features[None], np.array([len(features)], np.int64))
         scores.append(TrackScores(steps[0], pooled[0]))
     return scores
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, bounded by the cgroup's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as f:  # noqa: PTH123 - a kernel file, read once
-            quota, period = f.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return cores
-
-
-def session_options(threads: int) -> Any:
-    """Options of every ONNX Runtime session here: bounded threads that sleep when idle."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
 
 
 def _session(path: str, providers: list[str], threads: int) -> Any:

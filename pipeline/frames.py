@@ -71,4 +71,4 @@ def yuv_to_bgr(yuv: U8) -> U8:
     u = yuv[..., 1].astype(np.float32) - 128.0
     v = yuv[..., 2].astype(np.float32) - 128.0
     bgr = np.stack([y + 2.017232 * u, y - 0.391762 * u - 0.812968 * v, y + 1.596027 * v], axis=-1)
-    return np.clip(np.rint(bgr), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(bgr), 0, 255), np.uint8)

@@ -8,8 +8,10 @@ header and raw pixels, never as a pickle.
 import json
 import struct
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.frames import F32, U8
 
@@ -32,10 +34,12 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of the clip was looked at. `why` says what cut it short, if anything did."""
+    """How much of the clip was looked at: seconds of frames, their share of its duration, the number of
+    bursts they came in. `why` says what cut the clip short, if anything did."""
 
     seconds_looked_at: float
     fraction: float
+    bursts: int
     truncated: bool
     why: str | None = None
 
@@ -57,9 +61,9 @@ class Quality:
 class PreparedTrack:
     """One face followed through the clip.
 
-    samples: uint8 [T, F, S, S, 3] in order of time; start_s, end_s: float32 [T], the time that
-    each sample spans; boxes: float32 [K, 5], rows of (time_s, x, y, w, h) in source pixels, one a
-    detection.
+    samples: uint8 [T, F, S, S, 3] in order of time; start_s, end_s: float32 [T], the time that each
+    sample spans; boxes: float32 [K, 5], rows of (time_s, x, y, w, h) in source pixels, one a
+    detection; bursts: in how many of them the face was found; frames_used: frames that were cut.
     """
 
     track: int
@@ -68,6 +72,7 @@ class PreparedTrack:
     end_s: F32
     boxes: F32
     quality: Quality
+    bursts: int
     frames_used: int
 
 
@@ -83,7 +88,7 @@ class PreparedClip:
 
     def to_bytes(self) -> bytes:
         """Serialise: length of the header, JSON header, then the arrays back to back."""
-        arrays: list[np.ndarray] = []
+        arrays: list[NDArray[Any]] = []
         tracks = []
         for t in self.tracks:
             shapes = {}
@@ -95,6 +100,7 @@ class PreparedClip:
                 {
                     "track": t.track,
                     "quality": asdict(t.quality),
+                    "bursts": t.bursts,
                     "frames_used": t.frames_used,
                     "shapes": shapes,
                 }
@@ -116,9 +122,11 @@ class PreparedClip:
         header = json.loads(data[4 : 4 + size])
         at = 4 + size
 
-        def take(shape: list[int], kind: type) -> np.ndarray:
+        def take(shape: list[int], kind: type) -> NDArray[Any]:
             nonlocal at
-            a = np.frombuffer(data, dtype=kind, count=int(np.prod(shape)), offset=at).reshape(shape)
+            a: NDArray[Any] = np.frombuffer(data, dtype=kind, count=int(np.prod(shape)), offset=at).reshape(
+                shape
+            )
             at += a.nbytes
             return a
 
@@ -130,6 +138,7 @@ class PreparedClip:
                 end_s=take(t["shapes"]["end_s"], np.float32),
                 boxes=take(t["shapes"]["boxes"], np.float32),
                 quality=Quality(**t["quality"]),
+                bursts=t["bursts"],
                 frames_used=t["frames_used"],
             )
             for t in header["tracks"]

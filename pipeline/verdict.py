@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +24,33 @@ from pipeline.answer import (
 from pipeline.bundle import Bundle, Calibration, Thresholds
 from pipeline.frames import F32
 from pipeline.prepared import PreparedClip, PreparedTrack
-from pipeline.quality import REMARK_WORDS, UNUSABLE_WORDS, remarks, unusable
+from pipeline.quality import UNUSABLE, remarks
 from pipeline.spec import CropSpec
 
 WIDEN_PER_REMARK = 0.25
 """Each remark moves both thresholds by this share of what is left towards 0 and 1."""
 
 LEAST_LOGIT_INPUT = 1e-6
+
+MIN_LOOKS = 2
+"""Bursts in which a face must be found, where the clip had as many: one alone may be a false detection."""
+
+UNFIT = {*UNUSABLE, "too_short"}
+"""Remarks that keep a face out of the verdict; the others only widen `uncertain`."""
+
+WORDS = {
+    "no_face": "no face was found in the frames that were looked at",
+    "face_too_small": "the face has too few pixels",
+    "too_blurred": "the face is too blurred",
+    "too_dark": "the face is too dark",
+    "too_short": "the face is not seen for long enough",
+    "profile": "the face is seen from the side",
+    "upscaled": "the face has fewer pixels than the model looks at",
+    "partly_seen": "only a part of the clip could be looked at",
+    "untrained_model": "the weights are random, so this verdict means nothing",
+    "uncalibrated": "the probabilities are the network's own softmax and the thresholds are defaults",
+}
+"""What each code in reasons and remarks means; `over_threshold` and `between_thresholds` bring figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +97,23 @@ def decide(
 
     `scores` holds one entry for each of `clip.tracks`, in order.
     """
-    calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
+    calibration = bundle.manifest.calibration
     faces = [
-        _face(track, score, calibration, crop, explain=explain, timeline=timeline)
+        _face(
+            track,
+            score,
+            bundle,
+            least_looks=min(MIN_LOOKS, clip.coverage.bursts),
+            explain=explain,
+            timeline=timeline,
+        )
         for track, score in zip(clip.tracks, scores, strict=True)
     ]
     judged = [f for f in faces if f.usable and f.probabilities is not None]
     if not judged:
         verdict: Verdict = "not_applicable"
         probabilities = None
-        reasons = _why_not(clip)
+        reasons = _why_not(clip, faces)
     else:
         worst = max(judged, key=lambda f: f.probabilities.fake if f.probabilities else 0.0)
         probabilities = worst.probabilities
@@ -95,7 +123,7 @@ def decide(
         verdict = cut(probabilities.fake, thresholds)
         reasons = _reasons(verdict, worst, doubts, calibration.thresholds, thresholds)
     if not bundle.manifest.trained:
-        reasons.append("untrained_model: the weights are random; this verdict means nothing")
+        reasons.append(_said("untrained_model"))
     if calibration.id is None and judged:
         reasons.append(
             "uncalibrated: the probabilities are the network's own softmax and the thresholds are defaults"
@@ -124,20 +152,23 @@ def decide(
 def _face(
     track: PreparedTrack,
     scores: TrackScores,
-    calibration: Calibration,
-    crop: CropSpec,
+    bundle: Bundle,
     *,
+    least_looks: int,
     explain: bool,
     timeline: bool,
 ) -> Face:
+    calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
     fake = calibrated(float(scores.pooled[1]), calibration)
     moments = _moments(track, scores, calibration)
     above = calibration.thresholds.manipulated_above
-    notes = remarks(track.quality)
+    notes = remarks(track.quality, crop)
+    if track.bursts < least_looks:
+        notes.append("too_short")
     x, y, w, h = (float(v) for v in np.median(track.boxes[:, 1:], axis=0))
     return Face(
         track=track.track,
-        usable=unusable(track.quality) is None,
+        usable=not UNFIT & set(notes),
         probabilities=Probabilities(real=1 - fake, fake=fake),
         first_s=float(track.start_s.min()),
         last_s=float(track.end_s.max()),
@@ -197,13 +228,16 @@ def _explanation(scores: TrackScores, calibration: Calibration, crop: CropSpec) 
     )
 
 
-def _why_not(clip: PreparedClip) -> list[str]:
+def _why_not(clip: PreparedClip, faces: list[Face]) -> list[str]:
+    """Why no face could be judged, the commonest reason first."""
     if clip.faces_seen == 0:
-        return ["no_face: no face was found in the frames that were looked at"]
-    if not clip.tracks:
-        return ["too_short: no face stays for as many consecutive frames as the model needs"]
-    found = sorted({code for t in clip.tracks if (code := unusable(t.quality))})
-    return [f"{code}: {UNUSABLE_WORDS[code]}" for code in found]
+        return [_said("no_face")]
+    found = Counter(code for f in faces for code in f.quality.remarks if code in UNFIT)
+    return [_said(code) for code, _ in found.most_common()] or [_said("too_short")]
+
+
+def _said(code: str) -> str:
+    return f"{code}: {WORDS[code]}"
 
 
 def _reasons(
@@ -212,7 +246,7 @@ def _reasons(
     """Why the face's score led to the verdict, with thresholds as calibrated and as widened by the doubts."""
     fake = face.probabilities.fake if face.probabilities else 0.0
     said = f"the score {fake:.2f} of face {face.track}"
-    reasons = [f"{d}: {REMARK_WORDS.get(d, 'only a part of the clip was looked at')}" for d in doubts]
+    reasons = [_said(d) for d in doubts]
     if verdict == "manipulated":
         reasons.insert(0, f"over_threshold: {said} is at or over {used.manipulated_above:.2f}")
     elif verdict == "uncertain":

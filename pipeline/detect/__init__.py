@@ -31,9 +31,14 @@ class Faces:
 
 
 class FaceDetector(Protocol):
-    """Finds faces in pictures. Implementations are `YuNet` and `InsightFace`."""
+    """Finds faces in pictures. Implementations are `YuNet` and `InsightFace`.
+
+    Pictures whose longer side exceeds `longer_side` pixels are shrunk to it first, so a caller that
+    can scale more cheaply gives them at that size.
+    """
 
     name: str
+    longer_side: int
 
     def detect(self, images: list[U8]) -> list[Faces]:
         """Faces of each image, uint8 BGR [H, W, 3] of any size; one `Faces` an image, in order."""

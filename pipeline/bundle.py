@@ -130,6 +130,34 @@ def open_bundle(path: Path, *, allow_untrained: bool = False) -> Bundle:
     return Bundle(path, manifest, sha256(at))
 
 
+def bundles(models: Path) -> dict[str, Path]:
+    """Directories of bundles by name, which is the bundle's id. Raises BundleMissing when there is none."""
+    found = {at.parent.name: at.parent for at in sorted(models.glob("*/manifest.json"))}
+    if not found:
+        raise BundleMissing(f"no bundle in {models}: no directory there has a manifest.json")
+    return found
+
+
+def default_bundle(models: Path, wanted: str | None = None) -> Path:
+    """The bundle that answers: `wanted`, or the only one, or the one that the file DEFAULT names.
+
+    Raises BundleMissing when that is none or undecided.
+    """
+    found = bundles(models)
+    at = models / "DEFAULT"
+    if wanted is None and at.is_file():
+        wanted = at.read_text(encoding="utf-8").strip()
+    if wanted is None and len(found) == 1:
+        (wanted,) = found
+    if wanted is None:
+        raise BundleMissing(
+            f"{models} holds several bundles and no file DEFAULT: name one of {', '.join(found)}"
+        )
+    if wanted not in found:
+        raise BundleMissing(f"no bundle {wanted} in {models}: there are {', '.join(found)}")
+    return found[wanted]
+
+
 def default_models() -> Path:
     """The directory of embedded bundles, beside this package in a checkout as in a wheel."""
     return Path(__file__).resolve().parent.parent / "models"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.detect import Faces
+from pipeline.detect.resize import pad, shrink
 from pipeline.detect.session import CPU, open_session
 from pipeline.errors import FaceModelError
 from pipeline.frames import F32, U8
@@ -62,24 +62,13 @@ class YuNet:
         return [found[i] for i in range(len(images))]
 
     def _run(self, images: list[U8], height: int, width: int) -> list[Faces]:
-        batch = np.zeros((len(images), 3, height, width), np.float32)
-        for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+        padded = np.stack([pad(image, height, width) for image in images])
+        batch = np.ascontiguousarray(padded.transpose(0, 3, 1, 2), np.float32)
         outputs = dict(zip(OUTPUTS, self._session.run(OUTPUTS, {self._input: batch}), strict=True))
         return [
             decode({k: v[i] for k, v in outputs.items()}, width, self.min_score, self.max_overlap)
             for i in range(len(images))
         ]
-
-
-def shrink(image: U8, longer_side: int) -> U8:
-    """The picture with its longer side at most `longer_side`, area-filtered; never enlarged."""
-    height, width = image.shape[:2]
-    scale = longer_side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:

@@ -1,0 +1,34 @@
+"""`deepfake-detect`: one command a stage. Each imports what it needs when it runs."""
+
+import sys
+
+import typer
+
+from cli import export, sample, scan, serve, verify
+from cli.output import fail
+from pipeline.errors import DetectError
+
+app = typer.Typer(
+    name="deepfake-detect",
+    help="Says whether the faces in a video clip were manipulated, how sure it is, which face, when and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve.serve)
+app.command()(scan.scan)
+app.command()(sample.sample)
+app.command()(export.export)
+app.command()(verify.verify)
+
+
+def main() -> None:
+    """Entry point. Whatever was foreseen ends in one line on standard error, never in a traceback."""
+    try:
+        app()
+    except DetectError as e:
+        fail(str(e))
+    except OSError as e:
+        fail(f"{e.filename}: {e.strerror}" if e.filename else str(e))
+    except KeyboardInterrupt:
+        sys.exit(128 + 2)

@@ -1,0 +1,1 @@
+"""The HTTP service: API, admission, batching, decoding in child processes, metrics."""

@@ -1,0 +1,178 @@
+"""Settings of the service, read from DETECTOR_* environment variables."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.bundle import default_models
+from pipeline.runtime import usable_cores
+
+PREFIX = "DETECTOR_"
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a value that can not be used. The message is one line."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Durations are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models_dir: Path = Field(
+        default_factory=default_models,
+        description="Directory of bundles, one subdirectory each; all of them are served.",
+        json_schema_extra={"default_in_words": "the embedded bundles"},
+    )
+    model: str | None = Field(
+        default=None,
+        description="Bundle that answers requests which name none. Needed where the directory holds "
+        "several and has no file `DEFAULT` with an id in it.",
+        json_schema_extra={"default_in_words": "the only one, or as the file `DEFAULT` says"},
+    )
+    allow_untrained: bool = Field(default=False, description="Serve bundles whose weights are random.")
+    face_detector: Literal["yunet", "insightface"] = Field(
+        default="yunet", description="Face detector: `yunet` (embedded) or `insightface`."
+    )
+    face_model: Path | None = Field(
+        default=None,
+        description="File or pack of the face detector; required for `insightface`.",
+        json_schema_extra={"default_in_words": "the embedded one"},
+    )
+    accept_insightface_license: bool = Field(
+        default=False,
+        description="States that the terms of InsightFace's weights (non-commercial research) are met.",
+    )
+    provider: Literal["cpu", "prefer", "require"] = Field(
+        default="prefer",
+        description="`cpu`; `prefer` takes CUDA where it works; `require` refuses to start without it.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Threads of one graph on the CPU; 0 takes the cores this process may use.",
+    )
+    max_batch: int = Field(
+        default=64, ge=1, le=4096, description="Samples in one run of the encoder at most."
+    )
+    max_queued_samples: int = Field(
+        default=4096, ge=1, description="Samples waiting for the encoder at most; more are shed with 503."
+    )
+    max_in_flight: int = Field(
+        default=32, ge=1, description="Requests worked on at once; more are shed with 503."
+    )
+    max_upload_bytes: int = Field(default=100 * MIB, ge=1, description="Size of one clip at most.")
+    max_pixels: int = Field(default=36_000_000, ge=1, description="Width times height of a picture at most.")
+    max_duration_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds of a clip that are looked at; the answer says when it was longer.",
+    )
+    max_faces: int = Field(default=8, ge=1, le=64, description="Faces judged in one clip at most.")
+    decoders: int = Field(
+        default_factory=usable_cores,
+        ge=1,
+        le=256,
+        description="Child processes that decode clips and find faces.",
+        json_schema_extra={"default_in_words": "one for each core this process may use"},
+    )
+    decoder_clips: int = Field(
+        default=200, ge=1, description="Clips after which a decoder process is replaced by a fresh one."
+    )
+    decode_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds after which a decoder at work on one clip is killed."
+    )
+    decode_memory_bytes: int = Field(
+        default=2048 * MIB,
+        ge=64 * MIB,
+        description="Address space that a decoder may take for one clip, over what it needs when idle.",
+    )
+    request_timeout_s: float = Field(
+        default=120.0, gt=0, description="Seconds from the header of a request to its answer at most."
+    )
+    upload_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds that the body of a request may take to arrive."
+    )
+    shutdown_grace_s: float = Field(
+        default=30.0, gt=0, description="Seconds that requests in flight have to finish after SIGTERM."
+    )
+    scratch_dir: Path | None = Field(
+        default=None,
+        description="Existing directory for clips while they are worked on.",
+        json_schema_extra={"default_in_words": "a private temporary directory"},
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity of the JSON log lines on standard error."
+    )
+
+    @model_validator(mode="after")
+    def usable(self) -> Self:
+        """Refuse combinations that could never answer."""
+        if self.scratch_dir is not None and not os.access(self.scratch_dir, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"{PREFIX}SCRATCH_DIR {self.scratch_dir} is not a directory that can be written to"
+            )
+        if self.face_detector == "insightface" and self.face_model is None:
+            raise ValueError(f"{PREFIX}FACE_MODEL must name a file or pack for insightface")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (from a command line) win over it.
+
+    Raises SettingsError, with one line that names the variable, when one is unknown or unusable.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**overrides)
+    except ValidationError as e:
+        raise SettingsError("; ".join(_in_words(error) for error in e.errors())) from e
+
+
+def variables() -> list[str]:
+    """Names of all environment variables, in the order of the table."""
+    return [PREFIX + name.upper() for name in Settings.model_fields]
+
+
+def settings_table() -> str:
+    """The README's table of settings in Markdown."""
+    rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        words = extra.get("default_in_words") if isinstance(extra, dict) else None
+        default = str(words) if words else f"`{_as_set(field.default)}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _as_set(value: object) -> str:
+    """A default as one would write it in the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = variables()
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SettingsError(f"{name} is not a setting{hint}")
+
+
+def _in_words(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = PREFIX + str(error["loc"][0]).upper()
+    return f"{name}={error['input']}: {message[0].lower()}{message[1:]}"

@@ -8,7 +8,7 @@ UV     := $(BIN)/uv pip --quiet --no-progress
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format lock openapi clean
+.PHONY: help serve test lint format lock docs clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,7 +29,7 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-openapi: $(VENV)/.dev  ## write docs/openapi.json and the settings table of the README
+docs: $(VENV)/.dev  ## write docs/openapi.json and the settings table of the README
 	$(BIN)/python scripts/write_docs.py
 
 lock: $(VENV)/.uv  ## resolve requirements/*.lock anew

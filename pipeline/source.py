@@ -1,0 +1,334 @@
+"""Opened media: when its frames are shown, and the frames themselves in order."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import av
+import numpy as np
+from av import Packet, VideoFrame, VideoStream
+from av.container import InputContainer
+from av.stream import Disposition
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import NoFrames, NoVideoStream, PictureTooLarge, UndecodableMedia
+from pipeline.media import Limits
+
+_PICTURES = {
+    "jpeg_pipe": "JPEG",
+    "png_pipe": "PNG",
+    "apng": "PNG",
+    "bmp_pipe": "BMP",
+    "gif": "GIF",
+    "webp_pipe": "WEBP",
+    "webp": "WEBP",
+}
+
+_EXIF_ORIENTATION = 0x0112
+
+_NO_SEEK = frozenset({"gif", "apng"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """When frames are shown, as far as the container tells without decoding.
+
+    stamps: presentation time stamps in units of `tick_s` seconds, sorted; keys: those of key
+    frames that can be sought; order: whether a decoded frame is known by its stamp, only by
+    counting, or whether the times themselves are unknown until all is decoded; last_s: how long
+    the last frame is shown, 0 if unknown; damage, truncated: what is missing of the file, and why
+    not all of it was looked at.
+    """
+
+    stamps: list[int]
+    keys: list[int]
+    tick_s: float
+    order: Literal["stamped", "counted", "unknown"]
+    last_s: float
+    damage: str | None = None
+    truncated: str | None = None
+
+
+class Source(Protocol):
+    """One clip, opened. `damage` tells the first place where decoding failed."""
+
+    codec: str
+    damage: str | None
+
+    def scan(self) -> Scan:
+        """Presentation times without decoding."""
+        ...
+
+    def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
+        """Decode from the start, or from the key frame at or before `stamp`, in presentation order."""
+        ...
+
+    def close(self) -> None:
+        """Free the decoder and the file."""
+        ...
+
+
+def picture_orientation(path: Path, demuxer: str, limits: Limits) -> int:
+    """Check the size that a picture file's header states; its EXIF orientation, 1 if it has none.
+
+    Reads the header only. 1 for containers that are not picture files. Raises PictureTooLarge,
+    PictureTooSmall or UndecodableMedia.
+    """
+    if demuxer not in _PICTURES:
+        return 1
+    kind = _PICTURES[demuxer]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=[kind]) as picture:
+                limits.check_size(*picture.size)
+                return int(picture.getexif().get(_EXIF_ORIENTATION, 1)) if kind != "GIF" else 1
+    except Image.DecompressionBombError as e:
+        raise PictureTooLarge(f"the picture is too large: {e}") from e
+    except (UnidentifiedImageError, OSError, ValueError, TypeError, SyntaxError, EOFError) as e:
+        raise UndecodableMedia(f"the {kind} header can not be read: {e}") from e
+
+
+class LibavSource:
+    """A file that libav demuxes and decodes, always by the demuxer that was sniffed.
+
+    Raises UndecodableMedia when the container can not be read, NoVideoStream, NoFrames,
+    PictureTooLarge or PictureTooSmall. Pictures over the limit are refused from the container's
+    header and once more by the decoder itself, before it allocates them.
+    """
+
+    def __init__(self, path: Path, demuxer: str, limits: Limits, threads: int = 1) -> None:
+        self._path, self._demuxer, self._limits, self._threads = path, demuxer, limits, threads
+        self.damage: str | None = None
+        self._container: InputContainer | None
+        self._container, self._stream = self._open()
+        self.codec = self._stream.codec_context.name
+
+    def _open(self) -> tuple[InputContainer, VideoStream]:
+        container = self._open_container({"max_pixels": str(self._limits.max_pixels)})
+        try:
+            return container, self._choose(container)
+        except BaseException:
+            container.close()
+            raise
+
+    def _open_container(self, options: dict[str, str]) -> InputContainer:
+        options = {
+            "protocol_whitelist": "file",
+            "max_streams": str(self._limits.max_streams),
+            **options,
+        }
+        try:
+            return av.open(
+                f"file:{self._path.absolute()}",
+                format=self._demuxer,
+                options=options,
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, ValueError) as e:
+            raise UndecodableMedia(f"the container can not be read: {_words(e)}") from e
+
+    def _choose(self, container: InputContainer) -> VideoStream:
+        stream = container.streams.best("video")
+        covers = Disposition.attached_pic | Disposition.timed_thumbnails
+        if not isinstance(stream, VideoStream) or stream.disposition & covers:
+            kinds = sorted({s.type for s in container.streams if s is not stream})
+            raise NoVideoStream(
+                f"no video stream in this file{': only ' + ', '.join(kinds) if kinds else ''}"
+            )
+        # Without this check PyAV 18 crashes the interpreter (PyAV #2344).
+        if stream.codec_context is None:
+            raise UndecodableMedia("there is no decoder for the video stream")
+        if stream.width and stream.height:
+            self._limits.check_size(stream.width, stream.height)
+        else:
+            self._refuse_unsized()
+        stream.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
+        stream.thread_count = self._threads
+        return stream
+
+    def _refuse_unsized(self) -> None:
+        # Over `max_pixels`, libav forgets the size; without any decoder it keeps what the container says.
+        with self._open_container({"codec_whitelist": "none"}) as container:
+            stream = container.streams.best("video")
+            if isinstance(stream, VideoStream) and stream.codec_context is not None and stream.width:
+                self._limits.check_size(stream.width, stream.height)
+        raise NoFrames("the video stream holds no frame from which its size can be told")
+
+    def scan(self) -> Scan:
+        container, stream = self._opened()
+        scan = _Scanner(stream, self._demuxer, self._limits).run(container)
+        self.close()
+        return scan
+
+    def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
+        if stamp is None:
+            self.close()
+        container, stream = self._opened()
+        if stamp is not None:
+            container.seek(stamp, stream=stream)
+        yield from self._decode(container, stream)
+
+    def _opened(self) -> tuple[InputContainer, VideoStream]:
+        if self._container is None:
+            self._container, self._stream = self._open()
+        return self._container, self._stream
+
+    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        spoilt, last = False, 0.0
+        for packet in _packets(container, stream, self._note):
+            if packet.is_corrupt:
+                self._note(f"the data breaks off after {last:.2f} s")
+                continue
+            try:
+                pictures = packet.decode()
+            except (av.FFmpegError, ValueError) as e:
+                self._note(f"decoding failed after {last:.2f} s: {_words(e)}")
+                spoilt = True
+                continue
+            for picture in pictures:
+                # What follows a failure is patched from pictures that were never there, until a key frame.
+                spoilt = spoilt and not picture.key_frame
+                if not spoilt and not picture.is_corrupt:
+                    last = picture.time if picture.pts is not None else last
+                    yield picture
+
+    def _note(self, damage: str) -> None:
+        self.damage = self.damage or damage
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+class _Scanner:
+    """Collects the time stamps of one pass over the packets."""
+
+    def __init__(self, stream: VideoStream, demuxer: str, limits: Limits) -> None:
+        self._stream, self._demuxer, self._limits = stream, demuxer, limits
+        self._tick_s = float(stream.time_base or 1)
+        self._shown: list[tuple[int, int, bool]] = []
+        self._untimed = False
+        self._damage: str | None = None
+        self._truncated: str | None = None
+
+    def run(self, container: InputContainer) -> Scan:
+        seen = 0
+        for packet in _packets(container, self._stream, self._note):
+            if not packet.size:
+                continue
+            seen += 1
+            if packet.is_corrupt:
+                self._note("the file is damaged or breaks off")
+            elif not packet.is_discard and not self._is_hidden(packet):
+                self._add(packet)
+            if self._is_full():
+                break
+        else:
+            # Of the containers, only this kind counts its samples in the header.
+            if self._demuxer == "mov" and seen < self._stream.frames:
+                self._note(f"the file breaks off: {seen} of {self._stream.frames} frames are there")
+        return self._result()
+
+    def _add(self, packet: "Packet[VideoStream]") -> None:
+        # AVI numbers frames in the order of decoding, so its stamps belong to other frames.
+        stamp = packet.dts if self._demuxer == "avi" else packet.pts
+        if stamp is None:
+            self._untimed = True
+            stamp = self._shown[-1][0] + 1 if self._shown else 0
+        self._shown.append((stamp, packet.duration or 0, packet.is_keyframe))
+
+    def _is_hidden(self, packet: "Packet[VideoStream]") -> bool:
+        """VP8 frames that only later ones refer to are packets of their own (RFC 6386, 9.1)."""
+        return self._stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+
+    def _is_full(self) -> bool:
+        if self._shown:
+            passed = self._shown[-1][0] - self._shown[0][0]
+            self._truncated = self._limits.reached(len(self._shown), passed * self._tick_s)
+        return self._truncated is not None
+
+    def _result(self) -> Scan:
+        self._shown.sort()
+        stamps = [stamp for stamp, _, _ in self._shown]
+        seekable = self._demuxer not in _NO_SEEK
+        return Scan(
+            stamps=stamps,
+            keys=[stamp for stamp, _, key in self._shown if key and seekable],
+            tick_s=self._tick_s,
+            order=self._order(stamps),
+            last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,
+            damage=self._damage,
+            truncated=self._truncated,
+        )
+
+    def _order(self, stamps: list[int]) -> Literal["stamped", "counted", "unknown"]:
+        if self._untimed or len(set(stamps)) < len(stamps):
+            return "unknown"
+        return "counted" if self._demuxer == "avi" else "stamped"
+
+    def _note(self, damage: str) -> None:
+        self._damage = self._damage or damage
+
+
+def _packets(
+    container: InputContainer, stream: VideoStream, note: Callable[[str], None]
+) -> Iterator["Packet[VideoStream]"]:
+    """Packets of one stream up to the first place where the container can not be read further."""
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, ValueError) as e:
+        note(f"the container can not be read further: {_words(e)}")
+
+
+def _words(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+class WebpSource:
+    """An animated WebP, which Pillow decodes: libav has no demuxer for it. One tick is 1 ms."""
+
+    codec = "webp"
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path, self._limits = path, limits
+        self.damage: str | None = None
+
+    def scan(self) -> Scan:
+        starts: list[int] = []
+        now, shown, truncated = 0, 0, None
+        with self._path.open("rb") as f:
+            for shown in _webp_durations(f):
+                if truncated := self._limits.reached(len(starts), now / 1000):
+                    break
+                starts.append(now)
+                now += shown
+        return Scan(starts, [], 0.001, "counted", shown / 1000, truncated=truncated)
+
+    def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
+        try:
+            with Image.open(self._path, formats=["WEBP"]) as animation:
+                for k in range(getattr(animation, "n_frames", 1)):
+                    animation.seek(k)
+                    yield VideoFrame.from_ndarray(np.asarray(animation.convert("RGB")), "rgb24")
+        except (OSError, ValueError, EOFError, SyntaxError) as e:
+            self.damage = self.damage or f"decoding failed: {e}"
+
+    def close(self) -> None:
+        """Nothing stays open between calls."""
+
+
+def _webp_durations(f: BinaryIO) -> Iterator[int]:
+    """Milliseconds of each frame: the ANMF chunks of an animated WebP (RFC 9649, 2.7.1.1)."""
+    f.seek(12)
+    while len(chunk := f.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "little")
+        padded = size + size % 2
+        if chunk[:4] == b"ANMF":
+            head = f.read(16)
+            yield int.from_bytes(head[12:15], "little")
+            padded -= len(head)
+        f.seek(padded, 1)

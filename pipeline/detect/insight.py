@@ -8,9 +8,10 @@ import numpy as np
 
 from pipeline.detect import Faces
 from pipeline.detect.resize import pad, shrink
-from pipeline.detect.session import CPU, require_provider, session_options
+from pipeline.detect.session import require_provider
 from pipeline.errors import FaceModelError
 from pipeline.frames import F32, U8
+from pipeline.runtime import CPU, session_options
 
 MOST_OBLONG = 64
 NAMES_OF_DETECTORS = ("det", "scrfd", "retinaface")
@@ -105,7 +106,7 @@ def _candidates(path: Path) -> list[Path]:
 
 def _route(file: Path, threads: int, providers: Sequence[str]) -> Any:
     # The package takes more than a second to import; who does not use it should not pay for it.
-    from insightface import model_zoo  # noqa: PLC0415
+    from insightface import model_zoo
 
     return model_zoo.get_model(
         str(file),

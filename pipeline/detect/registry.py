@@ -7,9 +7,9 @@ from typing import Literal
 from pipeline.bundle import default_models
 from pipeline.detect import FaceDetector
 from pipeline.detect.insight import InsightFace
-from pipeline.detect.session import CPU
 from pipeline.detect.yunet import YuNet
 from pipeline.errors import FaceModelError
+from pipeline.runtime import CPU
 
 DetectorName = Literal["yunet", "insightface"]
 

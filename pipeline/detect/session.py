@@ -6,22 +6,12 @@ from pathlib import Path
 import onnxruntime as ort
 
 from pipeline.errors import FaceModelError
-
-CPU = "CPUExecutionProvider"
-
-
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options for a detector that shares its machine: `threads` threads that sleep while they wait."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
+from pipeline.runtime import session_options
 
 
 def open_session(model: Path, threads: int, providers: Sequence[str]) -> ort.InferenceSession:
-    """A session of the file `model` on `providers`, the preferred one first.
+    """A session of the file `model` on `providers`, the preferred one first;
+    threads: 0 for all usable cores.
 
     Raises FaceModelError when the file is missing, is not a network that ONNX Runtime can run, or
     the preferred provider did not come up: running on another device in silence is no service.

@@ -7,9 +7,10 @@ import numpy as np
 
 from pipeline.detect import Faces
 from pipeline.detect.resize import pad, shrink
-from pipeline.detect.session import CPU, open_session
+from pipeline.detect.session import open_session
 from pipeline.errors import FaceModelError
 from pipeline.frames import F32, U8
+from pipeline.runtime import CPU
 
 STRIDES = (8, 16, 32)
 OUTPUTS = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES)
@@ -21,7 +22,7 @@ class YuNet:
     """The embedded detector.
 
     Pictures whose longer side exceeds `longer_side` pixels are area-filtered down to it first, so
-    the time of a detection is bounded; faces of about 12 to 400 pixels in the shrunk picture are
+    the time of a detection is bounded; faces from about 12 pixels of the shrunk picture upwards are
     found. Pictures that share a padded size share a batch.
     """
 
@@ -31,7 +32,7 @@ class YuNet:
         self,
         model: Path,
         *,
-        longer_side: int = 512,
+        longer_side: int = 640,
         min_score: float = 0.6,
         max_overlap: float = 0.3,
         threads: int = 1,

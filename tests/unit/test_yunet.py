@@ -27,11 +27,11 @@ def picture(name: str) -> U8:
     return np.asarray(get_image(name), np.uint8)
 
 
-def assert_same(a: Faces, b: Faces, pixels: float) -> None:
+def assert_same(a: Faces, b: Faces, pixels: float, score: float = 1e-3) -> None:
     assert len(a) == len(b)
     assert np.allclose(a.boxes, b.boxes, atol=pixels)
     assert np.allclose(a.landmarks, b.landmarks, atol=pixels)
-    assert np.allclose(a.scores, b.scores, atol=1e-3)
+    assert np.allclose(a.scores, b.scores, atol=score)
 
 
 @pytest.mark.parametrize("name", ["t1", "Tom_Hanks_54745"])

@@ -1,0 +1,292 @@
+"""The micro-batcher: many requests share the runs of one graph on one device.
+
+A request submits its items in one call and waits for all of their results. A single loop takes the
+next batch whenever the device is free; nothing here waits for a clock, so work is never held back
+while the device idles, and accumulates by itself while it is busy.
+
+    submit -> door (a semaphore of `max_queued` places, first come, first served)
+           -> rotation (one item of each call in turn) -> batch -> device thread -> results
+
+All state belongs to the event loop; the device thread sees lists of items and nothing else.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+RATE_SMOOTHING = 0.2
+"""Weight of the newest batch in the running mean of the rate."""
+
+
+class BatcherDead(Exception):
+    """The batcher does not run, or no more: nothing submitted to it will be answered."""
+
+
+class DeviceFailed(Exception):
+    """The device fails on an input known to be good, or does not come back from a run."""
+
+
+class ItemFailed(Exception):
+    """An item of this call fails on the device even when it is run alone."""
+
+
+class Expired(Exception):
+    """The deadline of a call has passed before its results were there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """Results of one call in the order of its items, and the seconds before its first item was run."""
+
+    results: list[Result]
+    queued_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Call(Generic[Item, Result]):
+    """The items of one submission: `waiting` are those in the rotation, `untaken` also those at the door."""
+
+    deadline: float
+    missing: int
+    untaken: int
+    done: asyncio.Future[None]
+    waiting: deque[tuple[int, Item]] = field(default_factory=deque)
+    results: dict[int, Result] = field(default_factory=dict)
+    begun: float | None = None
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs the items of many callers in shared batches.
+
+    run: 1 to `max_batch` items to as many results, called in the device thread only.
+    probe: runs an input known to be good; when that fails, the device is at fault and no item.
+    max_batch: items in one batch. max_queued: items in the rotation; further ones wait at the door.
+    stall_s: seconds after which a run that has not come back counts as a dead device.
+    on_batch: told the number of items and the seconds of each run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[list[Item]], Sequence[Result]],
+        probe: Callable[[], object],
+        *,
+        max_batch: int,
+        max_queued: int,
+        stall_s: float,
+        on_batch: Callable[[int, float], None] = lambda _items, _seconds: None,
+    ) -> None:
+        self.name = name
+        self.queued = 0
+        """Items submitted and not yet on the device, those at the door included."""
+        self.rate = 0.0
+        """Items a second that the device manages while it runs, smoothed; 0 before the first batch."""
+        self.dead: Exception | None = None
+        """Why the loop has ended, None while it runs."""
+        self._run, self._probe, self._on_batch = run, probe, on_batch
+        self._max_batch, self._stall_s = max_batch, stall_s
+        self._door = asyncio.Semaphore(max_queued)
+        self._calls: set[_Call[Item, Result]] = set()
+        self._rotation: deque[_Call[Item, Result]] = deque()
+        self._work = asyncio.Event()
+        self._device = _DeviceThread(name)
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve on the running event loop."""
+        self._loop = asyncio.create_task(self._supervise(), name=f"batcher {self.name}")
+
+    async def stop(self) -> None:
+        """End the loop; calls that still wait fail with BatcherDead."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def submit(self, items: Sequence[Item], *, deadline: float) -> Outcome[Result]:
+        """Results of all `items`, in order; `deadline` is in the event loop's time.
+
+        However it ends, and also when the caller is cancelled, nothing of the call stays queued.
+        Raises Expired, ItemFailed or BatcherDead.
+        """
+        if self.dead is not None or self._loop is None:
+            raise BatcherDead(f"{self.name} does not run: {self.dead or 'not started'}")
+        if not items:
+            return Outcome([], 0.0)
+        loop = asyncio.get_running_loop()
+        submitted = loop.time()
+        call = _Call[Item, Result](deadline, len(items), len(items), loop.create_future())
+        self._calls.add(call)
+        self.queued += len(items)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._enter(call, items)
+                await call.done
+        except TimeoutError as e:
+            raise Expired(f"the deadline passed with {call.untaken} of {len(items)} items not begun") from e
+        finally:
+            self._calls.discard(call)
+            self._withdraw(call)
+            call.done.cancel()
+        return Outcome([call.results[i] for i in range(len(items))], (call.begun or submitted) - submitted)
+
+    async def _enter(self, call: _Call[Item, Result], items: Sequence[Item]) -> None:
+        """Bring items through the door one by one, so that a long call can not keep others out."""
+        for numbered in enumerate(items):
+            await self._door.acquire()
+            if call.done.done():
+                self._door.release()
+                return
+            if not call.waiting:
+                self._rotation.append(call)
+            call.waiting.append(numbered)
+            self._work.set()
+
+    def _withdraw(self, call: _Call[Item, Result]) -> None:
+        """Take what was not begun out of the queue."""
+        self.queued -= call.untaken
+        call.untaken = 0
+        for _ in call.waiting:
+            self._door.release()
+        if call.waiting:
+            call.waiting.clear()
+            self._rotation.remove(call)
+
+    def _take(self) -> list[tuple[_Call[Item, Result], int, Item]]:
+        """The next batch: an item of each call in turn, none of a call that has ended or expired."""
+        now = asyncio.get_running_loop().time()
+        for call in [c for c in self._rotation if c.done.done() or c.deadline <= now]:
+            self._withdraw(call)
+        batch: list[tuple[_Call[Item, Result], int, Item]] = []
+        while self._rotation and len(batch) < self._max_batch:
+            call = self._rotation.popleft()
+            position, item = call.waiting.popleft()
+            if call.waiting:
+                self._rotation.append(call)
+            if call.begun is None:
+                call.begun = now
+            call.untaken -= 1
+            self.queued -= 1
+            self._door.release()
+            batch.append((call, position, item))
+        return batch
+
+    async def _supervise(self) -> None:
+        """Serve until stopped; whatever ends the loop, no caller is left waiting."""
+        try:
+            await self._serve()
+        except Exception as e:  # whatever it was, callers and health checks must learn of it
+            self.dead = e
+        finally:
+            self.dead = self.dead or BatcherDead("stopped")
+            self._device.stop()
+            for call in self._calls:
+                _fail(call, BatcherDead(f"{self.name} has ended: {self.dead}"))
+
+    async def _serve(self) -> None:
+        while True:
+            await self._work.wait()
+            if batch := self._take():
+                await self._answer(batch)
+            else:
+                self._work.clear()
+
+    async def _answer(self, batch: list[tuple[_Call[Item, Result], int, Item]]) -> None:
+        try:
+            results = await self._timed([item for _, _, item in batch])
+        except DeviceFailed:
+            raise
+        except Exception:  # any item may be the cause: each is tried alone
+            await self._one_by_one(batch)
+            return
+        for (call, position, _), result in zip(batch, results, strict=True):
+            _give(call, position, result)
+
+    async def _one_by_one(self, batch: list[tuple[_Call[Item, Result], int, Item]]) -> None:
+        """Retry once each item of a failed batch; only calls with an item that fails again fail."""
+        answered = False
+        for call, position, item in batch:
+            if call.done.done():
+                continue
+            try:
+                (result,) = await self._timed([item])
+            except DeviceFailed:
+                raise
+            except Exception as e:  # the graph's own error, of a class that the runtime chooses
+                _fail(call, ItemFailed(f"{self.name} fails on an item: {e}"))
+            else:
+                answered = True
+                _give(call, position, result)
+        if not answered:
+            await self._check_device()
+
+    async def _check_device(self) -> None:
+        try:
+            await self._on_device(self._probe)
+        except Exception as e:
+            raise DeviceFailed(f"the device fails on a known input: {e}") from e
+
+    async def _timed(self, items: list[Item]) -> Sequence[Result]:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        results = await self._on_device(lambda: self._run(items))
+        seconds = max(loop.time() - started, 1e-6)
+        now = len(items) / seconds
+        self.rate = now if self.rate == 0.0 else self.rate + RATE_SMOOTHING * (now - self.rate)
+        self._on_batch(len(items), seconds)
+        return results
+
+    async def _on_device(self, work: Callable[[], T]) -> T:
+        """Run in the device thread. Raises DeviceFailed when it does not come back within `stall_s`."""
+        running = asyncio.wrap_future(self._device.submit(work))
+        finished, _ = await asyncio.wait({running}, timeout=self._stall_s)
+        if not finished:
+            raise DeviceFailed(f"the device did not come back within {self._stall_s:g} s")
+        return running.result()
+
+
+def _give(call: _Call[Any, Any], position: int, result: Any) -> None:
+    call.results[position] = result
+    call.missing -= 1
+    if call.missing == 0 and not call.done.done():
+        call.done.set_result(None)
+
+
+def _fail(call: _Call[Any, Any], error: Exception) -> None:
+    if not call.done.done():
+        call.done.set_exception(error)
+        call.done.exception()  # the caller may be gone already, which is no cause for a warning
+
+
+class _DeviceThread:
+    """One thread that runs work in order. A daemon: a device that hangs must not keep the process alive."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=f"device {name}", daemon=True).start()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        job: Future[T] = Future()
+        self._jobs.put((work, job))
+        return job
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            work, job = item
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                job.set_result(work())
+            except BaseException as e:  # it belongs to whoever waits for the job
+                job.set_exception(e)

@@ -1,0 +1,105 @@
+"""The two graphs of a bundle as the batcher runs them: padded to a few fixed shapes, each warmed up.
+
+Memory of a GPU provider grows with every new shape that it meets, and the first run of a shape is
+slow; so there is a ladder of shapes, a batch is padded up to the next rung, and padding is cut off.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.bundle import Manifest
+from pipeline.engine import Engine
+from pipeline.frames import F32, U8
+from pipeline.verdict import TrackScores
+
+MAX_SEQUENCES = 4
+"""Sequences in one temporal batch: enough to share weights, few enough that padding stays cheap."""
+
+SHORTEST_RUNG = 8
+"""Steps of the lowest rung of sequence lengths."""
+
+
+def ladder(top: int, *, bottom: int = 1) -> tuple[int, ...]:
+    """Rungs from `bottom`, doubling, up to and including `top`."""
+    rungs = [min(bottom, top)]
+    while rungs[-1] < top:
+        rungs.append(min(rungs[-1] * 2, top))
+    return tuple(rungs)
+
+
+def rung(count: int, rungs: Sequence[int]) -> int:
+    """The lowest rung that holds `count`. Raises ValueError above the top."""
+    at = bisect_left(rungs, count)
+    if at == len(rungs):
+        raise ValueError(f"{count} is over the top of the ladder, {rungs[-1]}")
+    return rungs[at]
+
+
+def longest_sequence(manifest: Manifest) -> int:
+    """Samples that one face track can have at most under a bundle's crop and sampling specifications."""
+    crop, sampling = manifest.crop, manifest.sampling
+    per_burst = crop.samples_per_burst if crop.kind == "native" else sampling.burst_frames
+    return sampling.bursts * per_burst
+
+
+class EncoderGraph:
+    """Samples uint8 [F, S, S, 3] to features float32 [D], each row independent of its company."""
+
+    def __init__(self, engine: Engine, manifest: Manifest, *, max_batch: int) -> None:
+        crop = manifest.crop
+        self._engine = engine
+        self._sample = (crop.frames, crop.side, crop.side, 3)
+        self.rungs = ladder(max_batch)
+
+    def run(self, samples: list[U8]) -> list[F32]:
+        """Features of each sample."""
+        batch = np.zeros((rung(len(samples), self.rungs), *self._sample), np.uint8)
+        for i, sample in enumerate(samples):
+            batch[i] = sample
+        return list(self._engine.encode(batch)[: len(samples)])
+
+    def probe(self) -> None:
+        """Run the smallest batch there is."""
+        self._engine.encode(np.zeros((self.rungs[0], *self._sample), np.uint8))
+
+    def warm(self) -> None:
+        """Run every shape once, the largest first so that memory is taken once."""
+        for size in reversed(self.rungs):
+            self._engine.encode(np.zeros((size, *self._sample), np.uint8))
+
+
+class TemporalGraph:
+    """Sequences float32 [T, D] to scores of their steps and of the whole."""
+
+    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+        self._engine = engine
+        self._size = manifest.feature_size
+        self.rungs = ladder(MAX_SEQUENCES)
+        self.steps = ladder(longest_sequence(manifest), bottom=SHORTEST_RUNG)
+
+    def run(self, sequences: list[F32]) -> list[TrackScores]:
+        """Scores of each sequence, cut to its length."""
+        count, steps = rung(len(sequences), self.rungs), rung(max(len(s) for s in sequences), self.steps)
+        batch = np.zeros((count, steps, self._size), np.float32)
+        lengths = np.ones(count, np.int64)
+        for i, sequence in enumerate(sequences):
+            batch[i, : len(sequence)] = sequence
+            lengths[i] = len(sequence)
+        scores, pooled = self._engine.temporal(batch, lengths)
+        return [TrackScores(scores[i, : len(s)], pooled[i]) for i, s in enumerate(sequences)]
+
+    def probe(self) -> None:
+        """Run the smallest batch there is."""
+        self._run_zeros(self.rungs[0], self.steps[0])
+
+    def warm(self) -> None:
+        """Run every shape once, the largest first so that memory is taken once."""
+        for count in reversed(self.rungs):
+            for steps in reversed(self.steps):
+                self._run_zeros(count, steps)
+
+    def _run_zeros(self, count: int, steps: int) -> None:
+        zeros = np.zeros((count, steps, self._size), np.float32)
+        self._engine.temporal(zeros, np.full(count, steps, np.int64))

@@ -1,0 +1,92 @@
+"""The engine runs what the manifest promises, on the provider that it says."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.bundle import open_bundle, sha256
+from pipeline.engine import ENCODE_CHUNK, Engine, score
+from pipeline.errors import BundleCorrupt, BundleError
+from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
+from pipeline.runtime import CPU
+from tests.bundles import expected_scores, tiny_bundle
+
+MEDIA = MediaFacts("00", 1, "mp4", "h264", 64, 64, 1.0, 25.0, 25, 25)
+QUALITY = Quality(100, 100, 0.5, 0, 0.9)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tiny_bundle(tmp_path / "tiny")
+
+
+def resealed(path, **changes):
+    """The bundle with a changed manifest and digests that fit."""
+    at = path / "manifest.json"
+    manifest = json.loads(at.read_text()) | changes
+    manifest["files"] = {name: sha256(path / name) for name in manifest["files"]}
+    at.write_text(json.dumps(manifest))
+    return open_bundle(path)
+
+
+def clip_of(*lengths):
+    rng = np.random.default_rng(0)
+    tracks = []
+    for n in lengths:
+        samples = rng.integers(0, 256, (n, 1, 32, 32, 3), dtype=np.uint8)
+        times = np.arange(n, dtype=np.float32)
+        boxes = np.array([[0, 0, 0, 9, 9]], np.float32)
+        tracks.append(PreparedTrack(len(tracks), samples, times, times, boxes, QUALITY, n, n))
+    return PreparedClip(MEDIA, Coverage(1, 1, 4, False), tracks, len(tracks))
+
+
+def test_scores_are_those_of_the_graphs(path):
+    made = clip_of(3, 2 * ENCODE_CHUNK + 1)
+    timing = {"decode": 1.0}
+    scores = score(Engine(open_bundle(path)), made, timing)
+    assert set(timing) == {"decode", "encode", "temporal"}
+    for track, found in zip(made.tracks, scores, strict=True):
+        steps, pooled = expected_scores(track.samples)
+        np.testing.assert_allclose(found.steps, steps, atol=1e-5)
+        np.testing.assert_allclose(found.pooled, pooled, atol=1e-5)
+
+
+def test_the_provider_is_read_from_the_live_session(path):
+    assert Engine(open_bundle(path), provider="cpu").provider == CPU
+
+
+def test_requiring_an_absent_device_fails(path, monkeypatch):
+    monkeypatch.setattr("pipeline.engine.ort.get_available_providers", lambda: [CPU])
+    with pytest.raises(BundleError, match="CUDA is required"):
+        Engine(open_bundle(path), provider="require")
+    assert Engine(open_bundle(path), provider="prefer").provider == CPU
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feature_size": 4},
+        {"crop": {"kind": "aligned", "side": 64, "frames": 1}},
+        {"crop": {"kind": "native", "side": 32, "frames": 2}},
+    ],
+)
+def test_a_graph_that_does_not_fit_its_manifest_is_refused(path, changes):
+    with pytest.raises(BundleCorrupt, match="not as its manifest says"):
+        Engine(resealed(path, **changes))
+
+
+def test_a_graph_with_other_inputs_is_refused(path):
+    model = onnx.load(path / "encoder.onnx")
+    model.graph.input[0].name = "images"
+    model.graph.node[0].input[0] = "images"
+    onnx.save(model, path / "encoder.onnx")
+    with pytest.raises(BundleCorrupt, match="images"):
+        Engine(resealed(path))
+
+
+def test_a_file_that_is_no_graph_is_refused(path):
+    (path / "encoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BundleCorrupt, match=r"encoder\.onnx can not be loaded"):
+        Engine(resealed(path))

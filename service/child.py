@@ -1,0 +1,236 @@
+"""One decoder process as its parent sees it: start, ask, kill."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline import errors
+from pipeline.bundle import Manifest
+from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
+from pipeline.media import Limits
+from pipeline.prepared import PreparedClip
+from service.decoder import FAILED, HEADER, PREPARED, READY, REFUSED, TAKEN
+from service.graphs import longest_sequence
+
+START_S = 60.0
+"""Seconds that a child may take to load its detector."""
+SLACK_BYTES = 4 * 1024 * 1024
+"""Room for all of an answer but its samples."""
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
+"""Of the environment, a decoder sees no more than this."""
+
+Reason = Literal["crash", "failure", "timeout", "cancelled", "recycled", "protocol", "start"]
+"""Why a child ended."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """What every child is told at its start."""
+
+    face_detector: str
+    face_model: str | None
+    accept_license: bool
+    memory_bytes: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One clip, and what a bundle's model wants to see of it."""
+
+    path: Path
+    manifest: Manifest
+    max_faces: int
+
+    def line(self) -> bytes:
+        """The job as the child reads it."""
+        crop, sampling = self.manifest.crop.model_dump(), self.manifest.sampling.model_dump()
+        job = {"path": str(self.path), "crop": crop, "sampling": sampling, "max_faces": self.max_faces}
+        return json.dumps(job).encode() + b"\n"
+
+    @property
+    def most_bytes(self) -> int:
+        """Size of the largest answer that can be right."""
+        crop = self.manifest.crop
+        sample = crop.frames * crop.side * crop.side * 3
+        return self.max_faces * longest_sequence(self.manifest) * sample + SLACK_BYTES
+
+    def check(self, clip: PreparedClip) -> None:
+        """Raise ValueError when a child's answer is not of the shape that the model takes."""
+        crop, longest = self.manifest.crop, longest_sequence(self.manifest)
+        if len(clip.tracks) > self.max_faces:
+            raise ValueError("more tracks than asked for")
+        for t in clip.tracks:
+            steps = len(t.samples)
+            right = t.samples.shape[1:] == (crop.frames, crop.side, crop.side, 3) and 0 < steps <= longest
+            if not (right and t.start_s.shape == t.end_s.shape == (steps,) and t.boxes.shape[1:] == (5,)):
+                raise ValueError(f"track {t.track} has samples of shape {t.samples.shape}")
+
+
+class Crashed(Exception):
+    """The child ended, or sent what no child should."""
+
+    def __init__(self, why: str, reason: Reason = "protocol") -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
+class NotAtWork(Exception):
+    """The child had ended before it was given the job."""
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Feeds a child's standard output to a reader, and knows when the process has ended.
+
+    asyncio's own Process waits for its pipes as well, and a pipe that nobody reads never ends.
+    """
+
+    def __init__(self) -> None:
+        self.answers = asyncio.StreamReader(limit=1024 * 1024)
+        self.exited = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - asyncio's promise
+        answers = transport.get_pipe_transport(1)
+        assert isinstance(answers, asyncio.Transport | asyncio.ReadTransport)  # noqa: S101
+        self.answers.set_transport(answers)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - there is one pipe to read
+        self.answers.feed_data(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        if fd == 1:
+            self.answers.feed_eof()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+
+class Child:
+    """One process and the protocol with it."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, pipes: _Pipes) -> None:
+        self._transport, self._pipes = transport, pipes
+        self._killed_for: Reason | None = None
+        self.clips = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and may be asked."""
+        return not self._pipes.exited.is_set() and self._killed_for is None
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._transport.get_pid()
+
+    @classmethod
+    async def spawn(cls, config: DecoderConfig, command: Sequence[str]) -> "Child":
+        """A child that is ready for jobs. Raises FaceModelError or Crashed."""
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        child = cls(
+            *await asyncio.get_running_loop().subprocess_exec(
+                _Pipes,
+                *command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None,
+                env=environment,
+                start_new_session=True,
+            )
+        )
+        try:
+            async with asyncio.timeout(START_S):
+                child._send(json.dumps({"parent": os.getpid(), **asdict(config)}).encode() + b"\n")
+                kind, content = await child._receive(SLACK_BYTES)
+        except BaseException as e:
+            await child._give_up()
+            if isinstance(e, TimeoutError):
+                raise Crashed("a decoder does not start") from e
+            raise
+        if kind != READY:
+            await child._give_up()
+            raise FaceModelError(content.decode(errors="replace"))
+        return child
+
+    async def ask(self, job: Job) -> PreparedClip:
+        """Raises MediaError as the child says, Crashed or NotAtWork."""
+        self._send(job.line())
+        try:
+            kind, _ = await self._receive(0)
+        except Crashed as e:
+            raise NotAtWork from e
+        if kind != TAKEN:
+            raise Crashed(f"the decoder takes no job but sends a frame of kind {kind!r}")
+        kind, content = await self._receive(job.most_bytes)
+        self.clips += 1
+        if kind == REFUSED:
+            raise _refusal(content)
+        if kind == FAILED:
+            self.kill("failure")
+            log.error("the decoder failed on a clip", extra={"traceback": content.decode(errors="replace")})
+            raise UndecodableMedia("the decoder fails on this clip")
+        if kind != PREPARED:
+            raise Crashed(f"the decoder sends a frame of kind {kind!r}")
+        try:
+            clip = PreparedClip.from_bytes(content)
+            job.check(clip)
+        except (ValueError, KeyError, TypeError, OverflowError) as e:
+            raise Crashed(f"the decoder sends nonsense: {e}") from e
+        return clip
+
+    def kill(self, reason: Reason) -> None:
+        """End the process, whatever it does."""
+        if self.alive:
+            self._killed_for = reason
+            self._transport.kill()
+
+    async def wait(self) -> Reason:
+        """Why the process ended, when it has."""
+        try:
+            await self._pipes.exited.wait()
+        finally:
+            self._transport.close()
+        return self._killed_for or "crash"
+
+    async def _give_up(self) -> None:
+        self.kill("start")
+        await self.wait()
+
+    def _send(self, line: bytes) -> None:
+        jobs = self._transport.get_pipe_transport(0)
+        assert isinstance(jobs, asyncio.WriteTransport)  # noqa: S101 - a pipe was asked for
+        jobs.write(line)
+
+    async def _receive(self, most: int) -> tuple[bytes, bytes]:
+        answers = self._pipes.answers
+        try:
+            kind, size = HEADER.unpack(await answers.readexactly(HEADER.size))
+            if size > most:
+                raise Crashed(f"the decoder announces {size} bytes")
+            return kind, await answers.readexactly(size)
+        except asyncio.IncompleteReadError as e:
+            raise Crashed("the decoder crashed", "crash") from e
+
+
+def _refusal(content: bytes) -> MediaError:
+    """The error that a child names; a name that is none of ours is not trusted."""
+    try:
+        said = json.loads(content)
+        kind = getattr(errors, said["error"], None)
+        detail = str(said["detail"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise Crashed("the decoder sends nonsense") from e
+    if not (isinstance(kind, type) and issubclass(kind, MediaError)):
+        raise Crashed("the decoder names an unknown error")
+    return kind(detail)

@@ -1,0 +1,133 @@
+"""The child process that touches strangers' bytes: `python -m service.decoder`.
+
+It reads its configuration and then one job after the other as lines of JSON from standard input,
+and writes frames to standard output: one byte of kind, four bytes of length (little endian), content.
+It gives up what a decoder does not need before it looks at the first clip. Nothing that it sends is
+ever unpickled, and it is meant to be killed: there is nothing to clean up.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import cv2
+import numpy as np
+
+from pipeline.detect import FaceDetector
+from pipeline.detect.registry import open_detector
+from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
+from pipeline.media import Limits
+from pipeline.prepare import prepare
+from pipeline.spec import CropSpec, SamplingSpec
+
+READY, TAKEN, PREPARED, REFUSED, FAILED = b"R", b"T", b"P", b"E", b"F"
+"""Kinds of frames: started; job received; a PreparedClip; a MediaError as JSON; unforeseen, as text."""
+
+HEADER = struct.Struct("<cI")
+OPEN_FILES = 64
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+
+
+def main() -> int:
+    """Serve jobs until standard input ends."""
+    jobs = sys.stdin.buffer
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    _silence(sys.stdout)  # what a library prints must not look like an answer
+    config = json.loads(jobs.readline())
+    if not _tie_to_parent(config["parent"]):
+        return 1
+    try:
+        detector = _open_detector(config)
+    except FaceModelError as e:
+        _send(answers, FAILED, str(e).encode())
+        return 1
+    _silence(sys.stderr)  # a decoder's complaints are of no use, and may tell of the clip
+    _restrict(config["memory_bytes"])
+    _send(answers, READY, b"")
+    for line in jobs:
+        _send(answers, TAKEN, b"")  # from here on, a crash is the clip's fault
+        _send(answers, *_answer(json.loads(line), detector, Limits(**config["limits"])))
+    return 0
+
+
+def _answer(job: dict[str, Any], detector: FaceDetector, limits: Limits) -> tuple[bytes, bytes]:
+    try:
+        clip = prepare(
+            Path(job["path"]),
+            crop=CropSpec.model_validate(job["crop"]),
+            sampling=SamplingSpec.model_validate(job["sampling"]),
+            detector=detector,
+            limits=limits,
+            max_faces=job["max_faces"],
+        )
+        return PREPARED, clip.to_bytes()
+    except MediaError as e:
+        return REFUSED, _refusal(e)
+    except MemoryError:
+        return REFUSED, _refusal(UndecodableMedia("decoding the clip needs more memory than is allowed"))
+    except Exception:  # a clip may bring any library below to its knees; the parent logs it
+        return FAILED, traceback.format_exc().encode()
+
+
+def _refusal(error: MediaError) -> bytes:
+    return json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
+
+
+def _send(answers: BinaryIO, kind: bytes, content: bytes) -> None:
+    answers.write(HEADER.pack(kind, len(content)))
+    answers.write(content)
+    answers.flush()
+
+
+def _silence(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _open_detector(config: dict[str, Any]) -> FaceDetector:
+    """The configured detector after one run, so that the memory of an idle decoder is known."""
+    cv2.setNumThreads(1)  # clips are decoded side by side, each on one core
+    model = Path(config["face_model"]) if config["face_model"] else None
+    detector = open_detector(
+        config["face_detector"], model, accept_license=config["accept_license"], threads=1
+    )
+    detector.detect([np.zeros((360, 640, 3), np.uint8)])
+    return detector
+
+
+def _tie_to_parent(parent: int) -> bool:
+    """Die when the parent dies, leave Ctrl-C to it. False when it is gone already."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def _restrict(memory_bytes: int) -> None:
+    """Give up what decoding does not need. `memory_bytes` is on top of what is mapped by now."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    if sys.platform == "linux":
+        _prctl(PR_SET_NO_NEW_PRIVS, 1)
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""A pool of decoder processes: a clip that crashes, hangs or bloats its decoder costs only itself.
+
+Each child opens the face detector once and then takes one clip at a time. It is killed (never asked)
+when it is late, when the client has gone, or when it sends anything unexpected, and a fresh one
+takes its place; after a number of clips it is replaced in any case, since decoders leak.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
+from pipeline.prepared import PreparedClip
+from service.batcher import Expired
+from service.child import Child, Crashed, DecoderConfig, Job, NotAtWork, Reason
+
+COMMAND = (sys.executable, "-m", "service.decoder")
+LONGEST_PAUSE_S = 30.0
+"""Between attempts to start a child where none can be started."""
+
+log = logging.getLogger(__name__)
+
+
+class DecoderPool:
+    """`size` children, each at work on one clip at most.
+
+    decode_timeout_s: wall-clock seconds for one clip, after which its child is killed. clips: after
+    so many a child is replaced. on_restart: told why a child had to be replaced.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        size: int,
+        clips: int,
+        decode_timeout_s: float,
+        on_restart: Callable[[Reason], None] = lambda _: None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._config, self._command = config, command
+        self._size, self._clips, self._decode_timeout_s = size, clips, decode_timeout_s
+        self._on_restart = on_restart
+        self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        self._children: set[Child] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def alive(self) -> int:
+        """Children that run."""
+        return sum(child.alive for child in self._children)
+
+    async def start(self) -> None:
+        """Start all children. Raises FaceModelError when the detector can not be opened."""
+        starting = [Child.spawn(self._config, self._command) for _ in range(self._size)]
+        started = await asyncio.gather(*starting, return_exceptions=True)
+        children = [c for c in started if isinstance(c, Child)]
+        for problem in (c for c in started if isinstance(c, BaseException)):
+            for child in children:
+                child.kill("start")
+            if isinstance(problem, Crashed):
+                raise FaceModelError(f"{problem}; its message is above") from problem
+            raise problem
+        self._keepers = [asyncio.create_task(self._keep(child)) for child in children]
+        await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Kill all children and wait until they are gone."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    async def prepare(self, job: Job, *, deadline: float) -> tuple[PreparedClip, float]:
+        """The prepared clip, and the seconds that it waited for a free child.
+
+        Raises MediaError for what is wrong with the clip, also when it crashes its decoder, and
+        Expired when it is not done by `deadline` (in the event loop's time) or takes too long.
+        """
+        loop = asyncio.get_running_loop()
+        submitted = loop.time()
+        while True:
+            child = await self._next_idle(deadline)
+            waited = loop.time() - submitted
+            try:
+                return await self._decode(child, job, deadline), waited
+            except NotAtWork:
+                child.kill("crash")
+
+    async def _next_idle(self, deadline: float) -> Child:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not (child := await self._idle.get()).alive:
+                    pass
+                return child
+        except TimeoutError as e:
+            raise Expired("no decoder became free in time") from e
+
+    async def _decode(self, child: Child, job: Job, deadline: float) -> PreparedClip:
+        limit = asyncio.get_running_loop().time() + self._decode_timeout_s
+        try:
+            async with asyncio.timeout_at(min(limit, deadline)):
+                clip = await child.ask(job)
+        except MediaError:
+            self._give_back(child)
+            raise
+        except TimeoutError as e:
+            child.kill("timeout")
+            if limit <= deadline:
+                raise Expired(f"decoding takes longer than {self._decode_timeout_s:g} s") from e
+            raise Expired("the deadline passed while the clip was decoded") from e
+        except Crashed as e:
+            log.warning("a decoder was lost", extra={"why": str(e)})
+            child.kill(e.reason)
+            raise UndecodableMedia("the decoder crashed on this clip") from e
+        except asyncio.CancelledError:
+            child.kill("cancelled")
+            raise
+        self._give_back(child)
+        return clip
+
+    def _give_back(self, child: Child) -> None:
+        if child.clips >= self._clips:
+            child.kill("recycled")
+        if child.alive:
+            self._idle.put_nowait(child)
+
+    async def _keep(self, child: Child) -> None:
+        """Keep one place in the pool filled for as long as the pool runs."""
+        try:
+            while True:
+                self._children.add(child)
+                self._idle.put_nowait(child)
+                reason = await child.wait()
+                self._children.discard(child)
+                self._on_restart(reason)
+                child = await self._replace()
+        finally:
+            child.kill("cancelled")
+            await child.wait()
+            self._children.discard(child)
+
+    async def _replace(self) -> Child:
+        """A new child; while none can be had, pauses grow and readiness shows it."""
+        pause = 0.5
+        while True:
+            try:
+                return await Child.spawn(self._config, self._command)
+            except (Crashed, FaceModelError, OSError) as e:
+                log.error("a decoder could not be started", extra={"why": str(e)})  # noqa: TRY400
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)

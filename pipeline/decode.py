@@ -126,12 +126,11 @@ class Clip:
             if truncated := self._limits.reached(len(stamps), now):
                 break
             time = picture.time if picture.pts is not None else None
-            if stamps:
-                later = time is not None and time > now
-                gap = time - now if later else gap
+            if not stamps:
+                now = time or 0.0
+            else:
+                gap = time - now if time is not None and time > now else gap
                 now += gap
-            elif time is not None:
-                now = time
             stamps.append(round(now * 1e6))
         return Scan(stamps, [], 1e-6, "unknown", gap, truncated=truncated)
 

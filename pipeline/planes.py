@@ -1,10 +1,13 @@
 """From what a decoder gives to upright planar YUV 4:2:0, leaving pixels alone wherever possible."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from av import VideoFrame
 from av.filter import Graph
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.plane import VideoPlane
 
@@ -57,14 +60,16 @@ class Turn:
 def turn_of(picture: VideoFrame) -> Turn:
     """How the container asks for the picture to be turned."""
     try:
-        matrix = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+        # PyAV's stubs take this mapping for one of strings.
+        side_data = cast(Iterable[SideData], picture.side_data)
+        matrices = [data for data in side_data if data.type is SideDataType.DISPLAYMATRIX]
     except ValueError:
         # PyAV knows not all kinds of side data and then shows none of them, but still the angle.
         quarters = round(picture.rotation / 90) % 4
         return (Turn(), Turn(True, False, True), Turn(False, True, True), Turn(True, True, False))[quarters]
-    if matrix is None:
+    if not matrices:
         return Turn()
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(matrices[0]), np.int32).tolist()
     return Turn.of_matrix(a, b, c, d)
 
 
@@ -137,5 +142,5 @@ def _graph(picture: VideoFrame, *filters: tuple[str, str]) -> Graph:
 
 
 def _samples(plane: VideoPlane) -> U8:
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    lines: U8 = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]

@@ -1,5 +1,6 @@
 """Opened media: when its frames are shown, and the frames themselves in order."""
 
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from av.stream import Disposition
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import NoFrames, NoVideoStream, PictureTooLarge, UndecodableMedia
-from pipeline.media import Limits
+from pipeline.media import STILLS, Limits
 
 _PICTURES = {
     "jpeg_pipe": "JPEG",
@@ -84,11 +85,22 @@ def picture_orientation(path: Path, demuxer: str, limits: Limits) -> int:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=[kind]) as picture:
                 limits.check_size(*picture.size)
-                return int(picture.getexif().get(_EXIF_ORIENTATION, 1)) if kind != "GIF" else 1
+                return _exif_orientation(picture) if demuxer in STILLS else 1
     except Image.DecompressionBombError as e:
-        raise PictureTooLarge(f"the picture is too large: {e}") from e
-    except (UnidentifiedImageError, OSError, ValueError, TypeError, SyntaxError, EOFError) as e:
-        raise UndecodableMedia(f"the {kind} header can not be read: {e}") from e
+        raise PictureTooLarge(
+            f"the picture has far more pixels than the {limits.max_pixels:,} that are decoded"
+        ) from e
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as e:
+        raise UndecodableMedia(f"the {kind} header can not be read") from e
+
+
+def _exif_orientation(picture: Image.Image) -> int:
+    # Writers get EXIF wrong in many ways, and none of them spoils the pixels.
+    try:
+        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, ValueError, TypeError, SyntaxError, KeyError, struct.error):
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 class LibavSource:
@@ -134,9 +146,9 @@ class LibavSource:
         stream = container.streams.best("video")
         covers = Disposition.attached_pic | Disposition.timed_thumbnails
         if not isinstance(stream, VideoStream) or stream.disposition & covers:
-            kinds = sorted({s.type for s in container.streams if s is not stream})
+            kinds = sorted({s.type for s in container.streams if not isinstance(s, VideoStream)})
             raise NoVideoStream(
-                f"no video stream in this file{': only ' + ', '.join(kinds) if kinds else ''}"
+                f"there is no video in this file, only {', '.join(kinds) or 'cover pictures'}"
             )
         # Without this check PyAV 18 crashes the interpreter (PyAV #2344).
         if stream.codec_context is None:
@@ -159,7 +171,8 @@ class LibavSource:
 
     def scan(self) -> Scan:
         container, stream = self._opened()
-        scan = _Scanner(stream, self._demuxer, self._limits).run(container)
+        size = self._path.stat().st_size
+        scan = _Scanner(stream, self._demuxer, self._limits, size).run(container)
         self.close()
         return scan
 
@@ -177,21 +190,23 @@ class LibavSource:
         return self._container, self._stream
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        spoilt, last = False, 0.0
+        # What follows a failure is patched from pictures that were never there, until a key frame;
+        # what the decoder still held back before it is sound.
+        spoilt: set[int | None] = set()
+        failed, last = False, 0.0
         for packet in _packets(container, stream, self._note):
-            if packet.is_corrupt:
-                self._note(f"the data breaks off after {last:.2f} s")
-                continue
+            if packet.is_keyframe:
+                failed = False
+                spoilt.discard(None)
             try:
-                pictures = packet.decode()
+                pictures = _decoded(packet)
             except (av.FFmpegError, ValueError) as e:
                 self._note(f"decoding failed after {last:.2f} s: {_words(e)}")
-                spoilt = True
-                continue
+                failed, pictures = True, []
+            if failed:
+                spoilt.add(packet.pts)
             for picture in pictures:
-                # What follows a failure is patched from pictures that were never there, until a key frame.
-                spoilt = spoilt and not picture.key_frame
-                if not spoilt and not picture.is_corrupt:
+                if picture.pts not in spoilt and not picture.is_corrupt:
                     last = picture.time if picture.pts is not None else last
                     yield picture
 
@@ -207,8 +222,8 @@ class LibavSource:
 class _Scanner:
     """Collects the time stamps of one pass over the packets."""
 
-    def __init__(self, stream: VideoStream, demuxer: str, limits: Limits) -> None:
-        self._stream, self._demuxer, self._limits = stream, demuxer, limits
+    def __init__(self, stream: VideoStream, demuxer: str, limits: Limits, size: int) -> None:
+        self._stream, self._demuxer, self._limits, self._size = stream, demuxer, limits, size
         self._tick_s = float(stream.time_base or 1)
         self._shown: list[tuple[int, int, bool]] = []
         self._untimed = False
@@ -216,22 +231,24 @@ class _Scanner:
         self._truncated: str | None = None
 
     def run(self, container: InputContainer) -> Scan:
-        seen = 0
         for packet in _packets(container, self._stream, self._note):
             if not packet.size:
                 continue
-            seen += 1
             if packet.is_corrupt:
-                self._note("the file is damaged or breaks off")
+                self._note("a part of the file is damaged or missing")
             elif not packet.is_discard and not self._is_hidden(packet):
+                if self._is_full():
+                    break
                 self._add(packet)
-            if self._is_full():
-                break
-        else:
-            # Of the containers, only this kind counts its samples in the header.
-            if self._demuxer == "mov" and seen < self._stream.frames:
-                self._note(f"the file breaks off: {seen} of {self._stream.frames} frames are there")
         return self._result()
+
+    def _missing(self) -> str | None:
+        """How much of what the index of an MP4 promises lies beyond the end of the file."""
+        entries = self._stream.index_entries
+        if self._demuxer != "mov" or not entries:
+            return None
+        beyond = sum(entry.pos + entry.size > self._size for entry in entries)
+        return f"the file breaks off: {beyond} of {len(entries)} frames are missing" if beyond else None
 
     def _add(self, packet: "Packet[VideoStream]") -> None:
         # AVI numbers frames in the order of decoding, so its stamps belong to other frames.
@@ -261,7 +278,7 @@ class _Scanner:
             tick_s=self._tick_s,
             order=self._order(stamps),
             last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,
-            damage=self._damage,
+            damage=self._missing() or self._damage,
             truncated=self._truncated,
         )
 
@@ -282,6 +299,13 @@ def _packets(
         yield from container.demux(stream)
     except (av.FFmpegError, ValueError) as e:
         note(f"the container can not be read further: {_words(e)}")
+
+
+def _decoded(packet: "Packet[VideoStream]") -> list[VideoFrame]:
+    """What comes out of the decoder for a packet; a part of a packet never goes in (PyAV #2344)."""
+    if packet.is_corrupt:
+        raise ValueError("a part of the file is damaged or missing")
+    return packet.decode()
 
 
 def _words(error: Exception) -> str:
@@ -309,6 +333,8 @@ class WebpSource:
         return Scan(starts, [], 0.001, "counted", shown / 1000, truncated=truncated)
 
     def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
+        if stamp is not None:
+            raise ValueError("an animated WebP has no key frames")
         try:
             with Image.open(self._path, formats=["WEBP"]) as animation:
                 for k in range(getattr(animation, "n_frames", 1)):

@@ -1,0 +1,144 @@
+"""From a file to samples: what is cut, of whom, and how much of the clip it is."""
+
+import numpy as np
+import pytest
+
+from pipeline.crop import cut, window_places
+from pipeline.decode import open_clip
+from pipeline.detect import Faces
+from pipeline.detect.registry import open_detector
+from pipeline.errors import NoVideoStream
+from pipeline.media import Limits
+from pipeline.prepare import prepare
+from pipeline.sample import plan_bursts
+from pipeline.spec import CropSpec, SamplingSpec
+from tests.media import audio_only, broken_off, face_clip, pattern, still, write_clip
+
+NATIVE = CropSpec(kind="native", side=32, frames=4, colour="yuv", grid=2, margin=0.8)
+ALIGNED = CropSpec(kind="aligned", side=112, frames=1)
+SAMPLING = SamplingSpec(bursts=6, burst_frames=4, detect_every=4)
+
+
+class Told:
+    """A detector that finds what the test tells it, on any picture."""
+
+    name = "told"
+    longer_side = 512
+
+    def __init__(self, *boxes):
+        self.boxes, self.calls = boxes, []
+
+    def detect(self, images):
+        self.calls.append(len(images))
+        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
+        at = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
+        landmarks = boxes[:, None, :2] + at * boxes[:, None, 2:]
+        return [Faces(boxes, np.full(len(boxes), 0.9, np.float32), landmarks) for _ in images]
+
+
+def run(path, crop=NATIVE, sampling=SAMPLING, detector=None, **kwargs):
+    return prepare(
+        path,
+        crop=crop,
+        sampling=sampling,
+        detector=detector or open_detector("yunet"),
+        limits=Limits(),
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def two_faces(tmp_path_factory):
+    return face_clip(tmp_path_factory.mktemp("media") / "two.mp4", faces=2)
+
+
+def test_both_faces_are_followed_through_the_clip(two_faces):
+    clip = run(two_faces)
+    assert [t.track for t in clip.tracks] == [0, 1]
+    assert [t.bursts for t in clip.tracks] == [6, 6]
+    assert [t.samples.shape for t in clip.tracks] == [(24, 4, 32, 32, 3)] * 2
+    assert all(len(t.start_s) == len(t.end_s) == 24 for t in clip.tracks)
+    assert (np.diff(clip.tracks[0].start_s) >= 0).all()
+    assert clip.media.frames_used == 24
+    assert clip.coverage.bursts == 6
+
+
+def test_samples_are_the_very_pixels_that_the_decoder_gave(two_faces):
+    """No skew: what training cuts through the same functions is what is served, byte for byte."""
+    track = run(two_faces).tracks[0]
+    with open_clip(two_faces, Limits()) as opened:
+        burst = next(opened.bursts(plan_bursts(opened.times_s, SAMPLING)))
+    box = track.boxes[0, 1:]
+    places = window_places(box, burst[0].width, burst[0].height, NATIVE)
+    for k, (x, y) in enumerate(places):
+        for f in range(4):
+            np.testing.assert_array_equal(track.samples[k, f, :, :, 0], burst[f].y[y : y + 32, x : x + 32])
+    direct = cut(burst, np.tile(box, (4, 1)), np.zeros((4, 5, 2), np.float32), NATIVE)
+    np.testing.assert_array_equal(track.samples[:4], direct)
+
+
+def test_aligned_crops_are_one_a_frame(two_faces):
+    track = run(two_faces, ALIGNED).tracks[0]
+    assert track.samples.shape == (24, 1, 112, 112, 3)
+    assert (track.start_s == track.end_s).all()
+    assert track.frames_used == 24
+
+
+def test_only_key_frames_of_bursts_meet_the_detector(tmp_path):
+    detector = Told([10, 10, 40, 40])
+    run(write_clip(tmp_path / "c.mp4", pattern(50)), detector=detector)
+    assert detector.calls == [1] * 6
+    detector = Told([10, 10, 40, 40])
+    run(tmp_path / "c.mp4", sampling=SAMPLING.model_copy(update={"detect_every": 2}), detector=detector)
+    assert detector.calls == [3] * 6
+
+
+def test_the_weightiest_faces_are_kept(tmp_path):
+    boxes = [[0, 0, 20, 20], [30, 0, 50, 50], [60, 40, 24, 24]]
+    path = write_clip(tmp_path / "c.mp4", pattern(50))
+    assert run(path, detector=Told(*boxes)).faces_seen == 3
+    kept = run(path, detector=Told(*boxes), max_faces=1)
+    assert [round(float(t.boxes[0, 3])) for t in kept.tracks] == [50]
+    assert kept.faces_seen == 3
+
+
+def test_a_scene_cut_ends_a_track(tmp_path):
+    rng = np.random.default_rng(0)
+    mosaics = [rng.integers(low, low + 120, (8, 12, 3)) for low in (0, 130)]
+    scenes = [np.kron(m, np.ones((8, 8, 1))).astype(np.uint8) for m in mosaics]
+    path = write_clip(tmp_path / "c.mp4", [scenes[0]] * 25 + [scenes[1]] * 25)
+    clip = run(path, detector=Told([10, 10, 40, 40]))
+    assert [t.bursts for t in clip.tracks] == [3, 3]
+    assert clip.tracks[0].end_s.max() < 1.0 <= clip.tracks[1].start_s.min()
+
+
+def test_a_clip_without_faces_has_no_tracks(tmp_path):
+    clip = run(write_clip(tmp_path / "c.mp4", pattern(30)))
+    assert (clip.tracks, clip.faces_seen) == ([], 0)
+
+
+def test_a_still_shows_no_motion_and_so_gives_native_windows_none(tmp_path):
+    path = still(tmp_path / "p.png", pattern(1)[0])
+    clip = run(path, detector=Told([10, 10, 40, 40]))
+    assert (clip.tracks, clip.faces_seen, clip.coverage.fraction) == ([], 1, 1.0)
+    assert len(run(path, ALIGNED, detector=Told([10, 10, 40, 40])).tracks[0].samples) == 1
+
+
+def test_damage_is_told(tmp_path):
+    clip = run(broken_off(tmp_path / "c.mp4"), detector=Told([10, 10, 40, 40]))
+    assert clip.coverage.truncated
+    assert clip.coverage.why
+    assert clip.tracks
+
+
+def test_media_errors_pass_through(tmp_path):
+    with pytest.raises(NoVideoStream):
+        run(audio_only(tmp_path / "a.mp4"))
+
+
+def test_the_same_file_gives_the_same_bytes(two_faces):
+    a, b = run(two_faces), run(two_faces)
+    assert a.media == b.media
+    for s, t in zip(a.tracks, b.tracks, strict=True):
+        np.testing.assert_array_equal(s.samples, t.samples)
+        np.testing.assert_array_equal(s.boxes, t.boxes)

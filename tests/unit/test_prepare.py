@@ -110,6 +110,21 @@ def test_a_scene_cut_ends_a_track(tmp_path):
     clip = run(path, detector=Told([10, 10, 40, 40]))
     assert [t.bursts for t in clip.tracks] == [3, 3]
     assert clip.tracks[0].end_s.max() < 1.0 <= clip.tracks[1].start_s.min()
+    assert len(run(path, detector=Told([10, 10, 40, 40]), max_faces=1).tracks) == 1
+
+
+def test_of_a_crowd_no_more_is_cut_than_may_be_kept(tmp_path, monkeypatch):
+    cuts = []
+    monkeypatch.setattr("pipeline.prepare.cut", lambda *a: cuts.append(1) or cut(*a))
+    path = write_clip(tmp_path / "c.mp4", pattern(50))
+    run(path, detector=Told(*([9 * k, 0, 9, 20 + k] for k in range(10))), max_faces=2)
+    assert len(cuts) == 2 * SAMPLING.bursts
+
+
+def test_boxes_are_in_pixels_of_the_picture(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", pattern(4, width=1024, height=640))
+    track = run(path, detector=Told([100, 80, 60, 70])).tracks[0]
+    assert track.boxes[0, 1:].tolist() == [200, 160, 120, 140]
 
 
 def test_a_clip_without_faces_has_no_tracks(tmp_path):

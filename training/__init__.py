@@ -1,0 +1,1 @@
+"""From footage to a checkpoint: corpus, windows, alterations, training, evaluation and calibration."""

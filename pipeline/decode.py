@@ -18,7 +18,8 @@ from pipeline.errors import NoFrames
 from pipeline.frames import Burst
 from pipeline.media import ANIMATED_WEBP, NAMES, STILLS, Limits, sniff_file
 from pipeline.planes import Converter, Turn, deinterlace, turn_of
-from pipeline.source import LibavSource, Scan, Source, WebpSource, picture_orientation
+from pipeline.scan import Scan
+from pipeline.source import LibavSource, Source, WebpSource, picture_orientation
 
 _PROBE_FRAMES = 4
 """Frames decoded on opening, to compare the container's time stamps with the decoder's."""

@@ -1,0 +1,121 @@
+"""When the frames of a container are shown, told from its packets without decoding any."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import av
+from av import Packet, VideoStream
+from av.container import InputContainer
+
+from pipeline.media import Limits
+
+_NO_SEEK = frozenset({"gif", "apng"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """When frames are shown, as far as the container tells without decoding.
+
+    stamps: presentation time stamps in units of `tick_s` seconds, sorted; keys: those of key
+    frames that can be sought; order: whether a decoded frame is known by its stamp, only by
+    counting, or whether the times themselves are unknown until all is decoded; last_s: how long
+    the last frame is shown, 0 if unknown; damage, truncated: what is missing of the file, and why
+    not all of it was looked at.
+    """
+
+    stamps: list[int]
+    keys: list[int]
+    tick_s: float
+    order: Literal["stamped", "counted", "unknown"]
+    last_s: float
+    damage: str | None = None
+    truncated: str | None = None
+
+
+class Scanner:
+    """Collects the time stamps of one pass over the packets."""
+
+    def __init__(self, stream: VideoStream, demuxer: str, limits: Limits, size: int) -> None:
+        self._stream, self._demuxer, self._limits, self._size = stream, demuxer, limits, size
+        self._tick_s = float(stream.time_base or 1)
+        self._shown: list[tuple[int, int, bool]] = []
+        self._untimed = False
+        self._damage: str | None = None
+        self._truncated: str | None = None
+
+    def run(self, container: InputContainer) -> Scan:
+        """Read the packets up to the limits; the container is at its end afterwards."""
+        for packet in packets(container, self._stream, self._note):
+            if not packet.size:
+                continue
+            if packet.is_corrupt:
+                self._note("a part of the file is damaged or missing")
+            elif not packet.is_discard and not self._is_hidden(packet):
+                if self._is_full():
+                    break
+                self._add(packet)
+        return self._result()
+
+    def _missing(self) -> str | None:
+        """How much of what the index of an MP4 promises lies beyond the end of the file."""
+        entries = self._stream.index_entries
+        if self._demuxer != "mov" or not entries:
+            return None
+        beyond = sum(entry.pos + entry.size > self._size for entry in entries)
+        return f"the file breaks off: {beyond} of {len(entries)} frames are missing" if beyond else None
+
+    def _add(self, packet: "Packet[VideoStream]") -> None:
+        # AVI numbers frames in the order of decoding, so its stamps belong to other frames.
+        stamp = packet.dts if self._demuxer == "avi" else packet.pts
+        if stamp is None:
+            self._untimed = True
+            stamp = self._shown[-1][0] + 1 if self._shown else 0
+        self._shown.append((stamp, packet.duration or 0, packet.is_keyframe))
+
+    def _is_hidden(self, packet: "Packet[VideoStream]") -> bool:
+        """VP8 frames that only later ones refer to are packets of their own (RFC 6386, 9.1)."""
+        return self._stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+
+    def _is_full(self) -> bool:
+        if self._shown:
+            passed = self._shown[-1][0] - self._shown[0][0]
+            self._truncated = self._limits.reached(len(self._shown), passed * self._tick_s)
+        return self._truncated is not None
+
+    def _result(self) -> Scan:
+        self._shown.sort()
+        stamps = [stamp for stamp, _, _ in self._shown]
+        seekable = self._demuxer not in _NO_SEEK
+        return Scan(
+            stamps=stamps,
+            keys=[stamp for stamp, _, key in self._shown if key and seekable],
+            tick_s=self._tick_s,
+            order=self._order(stamps),
+            last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,
+            damage=self._missing() or self._damage,
+            truncated=self._truncated,
+        )
+
+    def _order(self, stamps: list[int]) -> Literal["stamped", "counted", "unknown"]:
+        if self._untimed or len(set(stamps)) < len(stamps):
+            return "unknown"
+        return "counted" if self._demuxer == "avi" else "stamped"
+
+    def _note(self, damage: str) -> None:
+        self._damage = self._damage or damage
+
+
+def packets(
+    container: InputContainer, stream: VideoStream, note: Callable[[str], None]
+) -> Iterator["Packet[VideoStream]"]:
+    """Packets of one stream up to the first place where the container can not be read further."""
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, ValueError) as e:
+        note(f"the container can not be read further: {words(e)}")
+
+
+def words(error: Exception) -> str:
+    """libav's own words for what went wrong."""
+    return (getattr(error, "strerror", None) or str(error)).lower()

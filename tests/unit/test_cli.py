@@ -1,0 +1,140 @@
+"""The command line: exit codes, lines for programs, tables for people, and no traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cli.main import main
+from tests.bundles import tiny_bundle
+from tests.media import TEXT, face_clip, pattern, write_clip
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    at = tmp_path_factory.mktemp("media")
+    face_clip(at / "face.mp4")
+    write_clip(at / "plain.mp4", pattern(20))
+    (at / "text.txt").write_bytes(TEXT)
+    return at
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """One tiny bundle whose verdict on the face clip is as asked: it likes red and dislikes blue."""
+
+    def make(**kwargs):
+        monkeypatch.setenv("DETECTOR_MODELS_DIR", str(tmp_path / "models"))
+        return tiny_bundle(tmp_path / "models" / "tiny", **kwargs)
+
+    return make
+
+
+VERDICTS = {
+    "authentic": (0.99, 1.0),
+    "manipulated": (0.0, 0.01),
+    "uncertain": (0.0, 1.0),
+}
+CODES = {"authentic": 0, "manipulated": 1, "uncertain": 2}
+
+
+def run(*args, capsys) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["deepfake-detect", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    printed = capsys.readouterr()
+    return int(stop.value.code or 0), printed.out, printed.err
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_exit_code_tells_the_verdict(media, models, capsys, verdict):
+    models(thresholds=VERDICTS[verdict])
+    code, out, _ = run("scan", "--json", media / "face.mp4", capsys=capsys)
+    (line,) = map(json.loads, out.splitlines())
+    assert line["file"] == str(media / "face.mp4")
+    assert line["answer"]["verdict"] == verdict
+    assert code == CODES[verdict]
+
+
+def test_json_lines_go_on_after_a_bad_file(media, models, capsys):
+    models(thresholds=VERDICTS["manipulated"])
+    files = [media / n for n in ("text.txt", "absent.mp4", "plain.mp4", "face.mp4")]
+    code, out, _ = run("scan", "--json", *files, capsys=capsys)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["file"] for line in lines] == [str(f) for f in files]
+    assert lines[0]["error"]["type"] == "/problems/unsupported-media"
+    assert "No such file" in lines[1]["error"]["detail"]
+    assert lines[2]["answer"]["verdict"] == "not_applicable"
+    assert lines[3]["answer"]["verdict"] == "manipulated"
+    assert code == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "code"), [(("plain.mp4",), 2), (("plain.mp4", "face.mp4"), 1), (("face.mp4", "text.txt"), 3)]
+)
+def test_the_gravest_finding_decides_the_exit_code(media, models, capsys, names, code):
+    models(thresholds=VERDICTS["manipulated"])
+    assert run("scan", *(media / n for n in names), capsys=capsys)[0] == code
+
+
+def test_the_table_is_for_people(media, models, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    models(thresholds=VERDICTS["authentic"])
+    _, out, _ = run("scan", media / "face.mp4", media / "plain.mp4", capsys=capsys)
+    assert "No sign of manipulation found in the one face" in out
+    assert "no face was found" in out
+    assert "not applicable" in out
+
+
+def test_sample_is_a_clip_with_faces(models, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models()
+    assert run("sample", "--seconds", "0.4", "--faces", "3", capsys=capsys)[0] == 0
+    _, out, _ = run("scan", "--json", tmp_path / "sample.mp4", capsys=capsys)
+    assert len(json.loads(out)["answer"]["faces"]) == 3
+
+
+def test_verify_says_what_it_checked(models, capsys):
+    path = models()
+    code, out, err = run("verify", path, capsys=capsys)
+    assert code == 3
+    assert "disagree on bundle" in err
+    (path / "encoder.onnx").write_bytes(b"x")
+    code, out, err = run("verify", path, capsys=capsys)
+    assert (code, out) == (3, "")
+    assert "encoder.onnx has digest" in err
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"DETECTOR_MODELS_DIR": "/nonexistent"}, "no bundle in /nonexistent"),
+        ({"DETECTOR_MODLE": "x"}, "did you mean DETECTOR_MODEL"),
+        ({"DETECTOR_MAX_FACES": "none"}, "DETECTOR_MAX_FACES"),
+    ],
+)
+def test_a_bad_environment_is_one_line(media, capsys, monkeypatch, env, words):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = run("scan", media / "face.mp4", capsys=capsys)
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert words in err
+
+
+def test_export_wants_one_source(capsys, tmp_path):
+    assert run("export", capsys=capsys)[0] == 2
+    assert run("export", tmp_path / "x.pt", "--untrained", "native", capsys=capsys)[0] == 2
+
+
+def test_scanning_never_loads_torch_or_the_web_framework(media, models):
+    models()
+    code = (
+        "import sys; sys.argv = ['deepfake-detect', 'scan', '--json', sys.argv[1]]\n"
+        "from cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'onnx', 'fastapi'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, media / "face.mp4"], check=False).returncode == 0

@@ -1,0 +1,182 @@
+"""Export: two graphs that agree with PyTorch, a manifest that tells the truth, and nothing left behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from export import bundle as exporting
+from export.bundle import export_checkpoint, export_untrained, export_untrained_config, verify_bundle
+from export.graphs import parity
+from pipeline.bundle import open_bundle, sha256
+from pipeline.errors import BundleCorrupt, BundleError, BundleUntrained
+from pipeline.selfcheck import selfcheck
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.model import DetectorConfig, DetectorNetwork, native_config
+
+
+def small_config() -> DetectorConfig:
+    crop = native_config().crop.model_copy(update={"side": 16})
+    return native_config().model_copy(update={"crop": crop, "feature_size": 8, "hidden": 6, "width": 4})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    network = DetectorNetwork(small_config())
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pt"
+    calibration = {
+        "id": "made-up",
+        "scale": 2.0,
+        "bias": -0.5,
+        "thresholds": {"authentic_below": 0.2, "manipulated_above": 0.8},
+        "data": "none",
+    }
+    save_checkpoint(path, network.config, network.state_dict(), {"calibration": calibration, "summary": {}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("bundles") / "tiny-1")
+
+
+def rewritten(bundle: Path, **changes: object) -> None:
+    """Change the manifest and let its digests fit again."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"] = {name: sha256(bundle / name) for name in manifest["files"]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def copied(bundle: Path, to: Path) -> Path:
+    to.mkdir()
+    for file in bundle.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_the_papers_network_exports_with_parity_and_an_lstm(tmp_path: Path) -> None:
+    path = export_untrained("resnext50_32x4d", tmp_path / "paper")
+    manifest = open_bundle(path, allow_untrained=True).manifest
+    assert (manifest.trained, manifest.feature_size, manifest.crop.side) == (False, 2048, 112)
+    assert max(manifest.parity.values()) <= 1e-4
+    assert set(manifest.parity) == {"features", "steps", "pooled"}
+    (lstm,) = (n for n in onnx.load(path / "temporal.onnx").graph.node if n.op_type == "LSTM")
+    assert {a.name: a.i for a in lstm.attribute}["hidden_size"] == 2048
+    with pytest.raises(BundleUntrained):
+        open_bundle(path)
+
+
+def test_signatures_are_free_in_batch_and_time_alone(made: Path) -> None:
+    encoder = ort.InferenceSession(made / "encoder.onnx", providers=["CPUExecutionProvider"])
+    temporal = ort.InferenceSession(made / "temporal.onnx", providers=["CPUExecutionProvider"])
+    ((samples,), (features,)) = encoder.get_inputs(), encoder.get_outputs()
+    assert (samples.name, samples.type, samples.shape) == ("samples", "tensor(uint8)", ["N", 4, 16, 16, 3])
+    assert (features.name, features.type, features.shape[1]) == ("features", "tensor(float)", 8)
+    assert [(i.name, i.type, i.shape) for i in temporal.get_inputs()] == [
+        ("features", "tensor(float)", ["B", "T", 8]),
+        ("lengths", "tensor(int64)", ["B"]),
+    ]
+    assert [o.name for o in temporal.get_outputs()] == ["steps", "pooled"]
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "temporal.onnx"])
+def test_each_graph_says_what_it_is(made: Path, name: str) -> None:
+    props = {p.key: p.value for p in onnx.load(made / name).metadata_props}
+    assert props["bundle"] == "tiny-1"
+    assert json.loads(props["classes"]) == ["real", "fake"]
+    assert json.loads(props["crop"])["side"] == 16
+    assert props["licence"] == "MIT"
+
+
+def test_a_trained_bundle_opens_and_keeps_the_calibration(made: Path) -> None:
+    manifest = open_bundle(made).manifest
+    assert manifest.trained
+    assert (manifest.calibration.id, manifest.calibration.scale) == ("made-up", 2.0)
+    assert manifest.sampling == small_config().sampling
+    assert "Not measured" in (made / "MODEL_CARD.md").read_text()
+
+
+def test_parity_notices_another_network(made: Path, checkpoint: Path) -> None:
+    network, _ = load_checkpoint(checkpoint)
+    assert max(verify_bundle(made, network=network).values()) <= 1e-4
+    with torch.no_grad():
+        network.head.linear.bias[1] += 0.01
+    assert parity(network, made)["pooled"] > 1e-4
+    with pytest.raises(BundleCorrupt, match="differs from PyTorch"):
+        verify_bundle(made, network=network)
+
+
+def test_a_flipped_byte_is_found(made: Path, tmp_path: Path) -> None:
+    broken = copied(made, tmp_path / "broken")
+    graph = bytearray((broken / "encoder.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (broken / "encoder.onnx").write_bytes(graph)
+    with pytest.raises(BundleCorrupt, match="digest"):
+        verify_bundle(broken)
+
+
+def test_weights_that_are_not_numbers_are_found(made: Path, tmp_path: Path) -> None:
+    broken = copied(made, tmp_path / "broken")
+    graph = onnx.load(broken / "temporal.onnx")
+    bias = next(i for i in graph.graph.initializer if list(i.dims) == [2])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([np.nan, 0], np.float32), bias.name))
+    onnx.save(graph, broken / "temporal.onnx")
+    rewritten(broken)
+    with pytest.raises(BundleCorrupt, match="no probabilities"):
+        selfcheck(open_bundle(broken))
+
+
+def test_a_manifest_that_contradicts_the_graphs_is_found(made: Path, tmp_path: Path) -> None:
+    renamed = copied(made, tmp_path / "renamed")
+    rewritten(renamed, id="another")
+    with pytest.raises(BundleCorrupt, match="disagree on bundle"):
+        selfcheck(open_bundle(renamed))
+
+
+def test_a_bundle_is_never_overwritten(made: Path, checkpoint: Path) -> None:
+    before = sha256(made / "manifest.json")
+    with pytest.raises(BundleError, match="exists"):
+        export_checkpoint(checkpoint, made)
+    assert sha256(made / "manifest.json") == before
+
+
+def test_a_failed_export_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PARITY_LIMIT", -1.0)
+    with pytest.raises(BundleCorrupt):
+        export_checkpoint(checkpoint, tmp_path / "never")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_untrained_networks_are_the_same_each_time(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    a = export_untrained_config(small_config(), tmp_path / "a" / "same")
+    b = export_untrained_config(small_config(), tmp_path / "b" / "same")
+    assert sha256(a / "manifest.json") == sha256(b / "manifest.json")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="vgg"):
+        export_untrained("vgg", tmp_path / "x")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    torch.save({"config": small_config(), "state_dict": {}, "training": {}}, tmp_path / "object.pt")
+    torch.save({"state_dict": {}}, tmp_path / "partial.pt")
+    for name, why in (
+        ("text", "text"),
+        ("object", "more than tensors"),
+        ("partial", "no config"),
+        ("none", "none"),
+    ):
+        with pytest.raises(CheckpointError, match=why):
+            export_checkpoint(tmp_path / f"{name}.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,230 @@
+"""The networks: shapes and names of the paper's, and what its well-known public code gets wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import nn
+
+from training.checkpoint import CheckpointError
+from training.keymap import load_common, load_torchvision, map_common
+from training.model import (
+    DetectorConfig,
+    DetectorNetwork,
+    ResNeXt50,
+    TemporalHead,
+    native_config,
+    paper_config,
+    residuals,
+)
+
+WITNESS = json.loads(
+    (Path(__file__).parent.parent / "data" / "resnext50_32x4d_state_dict.json").read_text(encoding="utf-8")
+)
+TORCHVISION_PARAMETERS = 25_028_904
+
+
+@pytest.fixture(scope="module")
+def trunk() -> ResNeXt50:
+    torch.manual_seed(0)
+    return ResNeXt50().eval()
+
+
+@pytest.fixture(scope="module")
+def native() -> DetectorNetwork:
+    torch.manual_seed(0)
+    return DetectorNetwork(native_config()).eval()
+
+
+@pytest.fixture(scope="module")
+def head() -> TemporalHead:
+    torch.manual_seed(0)
+    return TemporalHead(6, 16, 0.4).eval()
+
+
+def samples_for(config: DetectorConfig, *lead: int) -> torch.Tensor:
+    return torch.randint(0, 256, (*lead, *config.sample_shape), dtype=torch.uint8)
+
+
+def test_witness_counts_the_parameters_that_torchvision_publishes() -> None:
+    learnt = {k: v for k, v in WITNESS.items() if "running_" not in k and "num_batches" not in k}
+    assert sum(torch.Size(shape).numel() for shape in learnt.values()) == TORCHVISION_PARAMETERS
+
+
+def test_trunk_has_torchvisions_names_and_shapes_in_its_order(trunk: ResNeXt50) -> None:
+    expected = [(k, v) for k, v in WITNESS.items() if not k.startswith("fc.")]
+    assert [(k, list(v.shape)) for k, v in trunk.state_dict().items()] == expected
+
+
+def test_paper_config_is_the_papers() -> None:
+    config = paper_config()
+    with torch.device("meta"):
+        network = DetectorNetwork(config)
+    assert isinstance(network.trunk, ResNeXt50)
+    assert (network.head.lstm.input_size, network.head.lstm.hidden_size) == (2048, 2048)
+    assert (network.head.lstm.num_layers, network.head.lstm.bidirectional) == (1, False)
+    assert network.head.dropout.p == 0.4
+    assert network.head.linear.out_features == 2
+    assert config.sample_shape == (1, 112, 112, 3)
+    assert (config.sampling.bursts, config.sampling.spread) == (150, "head")
+
+
+def test_trunk_normalises_as_imagenet_inside(trunk: ResNeXt50) -> None:
+    seen: list[torch.Tensor] = []
+    handle = trunk.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    pixels = torch.zeros((1, 1, 32, 32, 3), dtype=torch.uint8)
+    pixels[..., 0] = 255
+    with torch.no_grad():
+        trunk(pixels)
+    handle.remove()
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(seen[0][0, :, 5, 5], expected)
+
+
+def test_torchvision_checkpoint_loads_with_its_classifier(trunk: ResNeXt50) -> None:
+    config = paper_config().model_copy(update={"hidden": 4})
+    network = DetectorNetwork(config)
+    state = trunk.state_dict() | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    load_torchvision(network, state)
+    assert torch.equal(network.trunk.state_dict()["layer3.4.conv2.weight"], state["layer3.4.conv2.weight"])
+    del state["layer2.0.conv1.weight"]
+    with pytest.raises(CheckpointError, match=r"layer2\.0\.conv1\.weight"):
+        load_torchvision(network, state)
+
+
+def common_state(trunk: ResNeXt50, hidden: int) -> dict[str, torch.Tensor]:
+    """What `class Model` of the common implementation saves: numbered children, an LSTM without biases."""
+    child = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    state = {}
+    for key, value in trunk.state_dict().items():
+        first, rest = key.split(".", 1)
+        state[f"model.{child[first]}.{rest}"] = value
+    state["lstm.weight_ih_l0"] = torch.randn(4 * hidden, 2048)
+    state["lstm.weight_hh_l0"] = torch.randn(4 * hidden, hidden)
+    state["linear1.weight"] = torch.stack([torch.full((hidden,), 1.0), torch.full((hidden,), -1.0)])
+    state["linear1.bias"] = torch.tensor([2.0, -2.0])
+    return state
+
+
+def test_common_checkpoint_loads_with_its_classes_swapped(trunk: ResNeXt50) -> None:
+    network = DetectorNetwork(paper_config().model_copy(update={"hidden": 4}))
+    state = common_state(trunk, 4)
+    load_common(network, {f"module.{k}": v for k, v in state.items()})
+    # There 0 is FAKE and 1 is REAL; here it is the other way round.
+    assert network.head.linear.bias.tolist() == [-2.0, 2.0]
+    assert network.head.linear.weight[1].tolist() == [1.0] * 4
+    assert torch.equal(network.trunk.state_dict()["layer4.2.bn3.weight"], state["model.7.2.bn3.weight"])
+    assert torch.equal(network.head.lstm.weight_ih_l0, state["lstm.weight_ih_l0"])
+    assert not network.head.lstm.bias_ih_l0.any()
+
+
+def test_common_checkpoint_with_a_foreign_key_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="efficientnet"):
+        map_common({"efficientnet.conv.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"model\.9"):
+        map_common({"model.9.weight": torch.zeros(1)})
+
+
+@torch.no_grad()
+def test_an_answer_does_not_depend_on_its_batch(native: DetectorNetwork) -> None:
+    samples = samples_for(native.config, 3, 5)
+    lengths = torch.tensor([5, 5, 5])
+    steps, pooled = native(samples, lengths)
+    for i in range(3):
+        alone_steps, alone_pooled = native(samples[i : i + 1], lengths[:1])
+        torch.testing.assert_close(alone_steps[0], steps[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone_pooled[0], pooled[i], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_order_of_time_matters(head: TemporalHead) -> None:
+    features = torch.randn(1, 8, 6)
+    lengths = torch.tensor([8])
+    assert not torch.allclose(head(features, lengths)[1], head(features.flip(1), lengths)[1], atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    padding=st.sampled_from([0.0, 1e4, float("nan")]),
+)
+@torch.no_grad()
+def test_padding_never_changes_an_answer(lengths: list[int], padding: float) -> None:
+    torch.manual_seed(1)
+    head = TemporalHead(6, 16, 0.4).eval()
+    sequences = [torch.randn(n, 6) for n in lengths]
+    batch = torch.full((len(lengths), 7, 6), padding)
+    for i, sequence in enumerate(sequences):
+        batch[i, : len(sequence)] = sequence
+    steps, pooled = head(batch, torch.tensor(lengths))
+    for i, sequence in enumerate(sequences):
+        alone_steps, alone_pooled = head(sequence[None], torch.tensor([len(sequence)]))
+        torch.testing.assert_close(pooled[i], alone_pooled[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(steps[i, : len(sequence)], alone_steps[0], atol=1e-5, rtol=0)
+        assert not steps[i, len(sequence) :].any()
+
+
+@torch.no_grad()
+def test_pooled_is_the_mean_of_the_steps_logits_of_the_linear_layer_over_relu(head: TemporalHead) -> None:
+    features = torch.randn(2, 5, 6)
+    states, _ = head.lstm(features)
+    expected = head.linear(states.clamp(min=0).mean(1)).softmax(-1)
+    _, pooled = head(features, torch.tensor([5, 5]))
+    torch.testing.assert_close(pooled, expected)
+    assert (states < 0).any()
+
+
+def test_dropout_acts_on_states_and_never_on_logits() -> None:
+    torch.manual_seed(0)
+    head = TemporalHead(6, 64, 0.9).train()
+    dropped: list[torch.Size] = []
+    head.dropout.register_forward_hook(lambda _, args, out: dropped.append(out.shape))
+    logits = head.logits(torch.randn(2, 5, 6))
+    assert dropped == [torch.Size([2, 5, 64])]
+    assert (logits != 0).all()
+    assert sum(isinstance(m, nn.Dropout) for m in head.modules()) == 1
+
+
+@torch.no_grad()
+def test_probabilities_are_of_real_then_fake(head: TemporalHead) -> None:
+    sure = TemporalHead(6, 16, 0.4).eval()
+    sure.load_state_dict(head.state_dict())
+    sure.linear.weight.zero_()
+    sure.linear.bias.copy_(torch.tensor([0.0, 3.0]))
+    _, pooled = sure(torch.randn(1, 4, 6), torch.tensor([4]))
+    assert pooled[0, 1] > 0.9
+
+
+def test_residuals_of_a_flat_still_burst_are_zero_and_detail_is_clipped() -> None:
+    assert not residuals(torch.full((1, 4, 8, 8), 90.0)).any()
+    noise = torch.randint(0, 256, (1, 4, 8, 8)).float()
+    found = residuals(noise)
+    assert found.shape == (1, 7, 8, 8)
+    assert found.abs().max() == 3
+    torch.testing.assert_close(found[:, 1], ((noise[:, 2] - noise[:, 1]) / 2).clamp(-3, 3))
+
+
+@torch.no_grad()
+def test_native_trunk_reads_the_luma_alone(native: DetectorNetwork) -> None:
+    samples = samples_for(native.config, 2)
+    grey = samples.clone()
+    grey[..., 1:] = 128
+    torch.testing.assert_close(native.trunk(samples), native.trunk(grey))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trunk": "resnet"},
+        {"feature_size": 63},
+        {"crop": {"kind": "native", "side": 64, "frames": 1, "colour": "yuv"}},
+        {"heads": 2},
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        DetectorConfig.model_validate(native_config().model_dump() | change)

@@ -49,8 +49,10 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini=0.19.0-1* \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin detector
+# ONNX Runtime's official builds report to Microsoft unless they are told not to before they load.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DETECTOR_HOST=0.0.0.0 \

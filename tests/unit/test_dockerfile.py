@@ -144,6 +144,12 @@ def test_settings_are_ones_that_the_service_takes(target: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_telemetry_is_off(target: str) -> None:
+    """The variable is onnxruntime's own: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md."""
+    assert environment(target)["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_runs_as_a_numbered_user_without_privileges(target: str) -> None:
     uid, _, gid = final(target, "USER")[-1].partition(":")
     assert int(uid) >= 1000

@@ -29,7 +29,7 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev  ## write docs/openapi.json and the settings table of the README
+docs: $(VENV)/.dev  ## write docs/openapi.json and the generated parts of the README
 	$(BIN)/python scripts/write_docs.py
 
 lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
@@ -48,12 +48,12 @@ $(VENV)/.uv: requirements/uv.lock
 
 $(VENV)/.serve: $(VENV)/.uv requirements/cpu.lock pyproject.toml
 	@echo "installing what serving needs (no torch)"
-	@$(UV) install --python $(BIN)/python --require-hashes -r requirements/cpu.lock
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/cpu.lock
 	@$(UV) install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@echo "installing the development environment"
-	@$(UV) install --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@sh scripts/install_torch.sh $(BIN)/python $(TORCH)
 	@touch $@

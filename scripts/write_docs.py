@@ -1,0 +1,104 @@
+"""Writes what is generated in the docs: docs/openapi.json and the marked parts of README.md.
+
+The answer is a real server's, to the very commands that the README shows.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from pipeline.bundle import Manifest, default_bundle, default_models
+from service.settings import settings_table
+from training.card import interval
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = Path(sys.executable).parent / "deepfake-detect"
+
+
+def main() -> None:
+    """Write all of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        clip = Path(scratch) / "sample.mp4"
+        subprocess.run([COMMAND, "sample", clip], check=True, stderr=subprocess.DEVNULL)
+        answer, openapi = _ask(clip)
+    (ROOT / "docs" / "openapi.json").write_text(json.dumps(openapi, indent=2, ensure_ascii=False) + "\n")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    text = _replaced(text, "answer", f"```json\n{compact(answer)}\n```")
+    text = _replaced(text, "settings", settings_table().strip())
+    text = _replaced(text, "limits", limits(_manifest()))
+    readme.write_text(text, encoding="utf-8")
+
+
+def _ask(clip: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """The answer to a clip and the OpenAPI document, of a real server with default settings."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
+    server = subprocess.Popen(
+        [COMMAND, "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert server.stdout is not None
+        ready = server.stdout.readline()
+        found = re.match(r"ready: (http://\S+)", ready)
+        if found is None:
+            raise SystemExit(f"the server did not start: {ready!r}")
+        with httpx.Client(base_url=found[1], timeout=60) as client:
+            answer = client.post("/v1/detect", files={"file": clip.read_bytes()})
+            return answer.raise_for_status().json(), client.get("/openapi.json").json()
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _manifest() -> Manifest:
+    return Manifest.model_validate_json((default_bundle(default_models()) / "manifest.json").read_bytes())
+
+
+def limits(manifest: Manifest) -> str:
+    """What the README says of the figures of the embedded model, from its manifest."""
+    e = manifest.summary["evaluation"]
+    plain, again = e["auc"]["as published"], e["auc"]["re-encoded, H.264 crf 28"]
+    matched = e["auc"]["as published, at matched sharpness"]
+    pairs, at = e["pairs"]["measure, all"], e["thresholds"]
+    called = interval(at["true_positive_rate"]), interval(at["false_positive_rate"])
+    return (
+        f"- **The embedded model `{manifest.id}` is a modest one.** On {plain['real']} real and "
+        f"{plain['fake']} forged clips of people, cameras and generators that it never saw, its area under "
+        f"the ROC curve is {interval(plain)}; {interval(again)} after re-encoding, {interval(matched)} at "
+        f"matched sharpness (0.5 is chance; 95% intervals). It puts {pairs['won']} of {pairs['pairs']} exact "
+        f"pairs of genuine and forged footage in order. At its thresholds it calls {called[0]} of the forged "
+        f"and {called[1]} of the genuine clips `manipulated`. Decide nothing about anybody by it alone."
+    )
+
+
+def compact(value: object) -> str:
+    """JSON with two blanks of indentation, innermost objects and lists on one line where they fit."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+
+    def joined(match: re.Match[str]) -> str:
+        line = re.sub(r"\s*\n\s*", " ", match[0])
+        return line if len(line) <= 100 else match[0]
+
+    return re.sub(r"[\[{][^\[\]{}]*[\]}]", joined, text)
+
+
+def _replaced(text: str, name: str, content: str) -> str:
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
+    replaced, count = re.subn(pattern, lambda m: m[1] + content + "\n" + m[2], text, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"README.md has {count} parts named {name}")
+    return replaced
+
+
+if __name__ == "__main__":
+    main()

@@ -92,6 +92,8 @@ class Batcher(Generic[Item, Result]):
         """Items a second that the device manages while it runs, smoothed; 0 before the first batch."""
         self.dead: Exception | None = None
         """Why the loop has ended, None while it runs."""
+        self.dead_since: float | None = None
+        """When it ended, in the event loop's time."""
         self._run, self._probe, self._on_batch = run, probe, on_batch
         self._max_batch, self._stall_s = max_batch, stall_s
         self._door = asyncio.Semaphore(max_queued)
@@ -187,6 +189,7 @@ class Batcher(Generic[Item, Result]):
             self.dead = e
         finally:
             self.dead = self.dead or BatcherDead("stopped")
+            self.dead_since = asyncio.get_running_loop().time()
             self._device.stop()
             for call in self._calls:
                 _fail(call, BatcherDead(f"{self.name} has ended: {self.dead}"))

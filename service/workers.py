@@ -45,11 +45,17 @@ class DecoderPool:
         self._idle: asyncio.Queue[Child] = asyncio.Queue()
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
+        self._failed_starts = 0
 
     @property
     def alive(self) -> int:
         """Children that run."""
         return sum(child.alive for child in self._children)
+
+    @property
+    def healthy(self) -> bool:
+        """False when no child runs and none can be started."""
+        return self.alive > 0 or self._failed_starts == 0
 
     async def start(self) -> None:
         """Start all children. Raises FaceModelError when the detector can not be opened."""
@@ -145,8 +151,12 @@ class DecoderPool:
         pause = 0.5
         while True:
             try:
-                return await Child.spawn(self._config, self._command)
+                child = await Child.spawn(self._config, self._command)
             except (Crashed, FaceModelError, OSError) as e:
+                self._failed_starts += 1
                 log.error("a decoder could not be started", extra={"why": str(e)})  # noqa: TRY400
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                self._failed_starts = 0
+                return child

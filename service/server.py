@@ -1,0 +1,115 @@
+"""Runs the application: one process, one line when it is ready, a graceful end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+import uvicorn
+from fastapi import FastAPI
+
+from pipeline.errors import BundleError, FaceModelError
+from service import logs
+from service.app import create_app
+from service.models import open_bundles
+from service.settings import Settings
+from service.state import Service
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Exit code 0, or 1 after one line that says what can not be served."""
+    logs.configure(settings.log_level)
+    try:
+        bundles = open_bundles(settings)
+        listening = _listen(settings.host, settings.port)
+    except BundleError as e:
+        return _refuse(str(e))
+    except OSError as e:
+        return _refuse(f"can not listen on {settings.host}:{settings.port}: {e.strerror or e}")
+    with _scratch(settings.scratch_dir) as scratch:
+        service = Service(settings, bundles, scratch)
+        server = _Server(create_app(service), service, listening)
+        server.run(sockets=[listening])
+    return 1 if server.failed else 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when the service is loaded, and stops it in order."""
+
+    def __init__(self, app: FastAPI, service: Service, listening: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(service.settings.shutdown_grace_s)),
+            )
+        )
+        self.failed = False
+        self._app, self._service = app, service
+        host, port = listening.getsockname()[:2]
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen at once, so that probes are answered while the models load."""
+        await super().startup(sockets)
+        self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        try:
+            await asyncio.shield(self._app.state.loading)
+        except (BundleError, FaceModelError) as e:
+            self.failed = bool(_refuse(str(e)))
+            self.should_exit = True
+        except Exception:
+            log.exception("the service can not be loaded")
+            self.failed = bool(_refuse("the service can not be loaded; the log says why"))
+            self.should_exit = True
+        else:
+            _say(f"ready: {self._url}  try: curl -F file=@sample.mp4 {self._url}/v1/detect", sys.stdout)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Readiness falls first; then uvicorn stops listening and waits for what is in flight."""
+        self._service.drain()
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=2048)
+
+
+@contextlib.contextmanager
+def _scratch(given: Path | None) -> Iterator[Path]:
+    """The operator's directory, or one of our own that is gone in the end."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="deepfake-detect-", ignore_cleanup_errors=True) as own:
+        yield Path(own)
+
+
+def _refuse(why: str) -> int:
+    _say("deepfake-detect: " + " ".join(why.split()), sys.stderr)
+    return 1
+
+
+def _say(line: str, stream: TextIO) -> None:
+    stream.write(line + "\n")
+    stream.flush()

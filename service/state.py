@@ -1,0 +1,138 @@
+"""The parts of the service, whether they are well, and who is let in."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.media import Limits
+from service.child import DecoderConfig
+from service.metrics import Metrics
+from service.models import Bundles, Served, load
+from service.problems import NotFound, Unavailable
+from service.settings import Settings
+from service.workers import DecoderPool
+
+LIVENESS_AFTER_S = 10.0
+"""Seconds between the loss of a part, when readiness falls, and the fall of liveness: requests in
+flight have that long to end before the process is replaced."""
+LONGEST_RETRY_S = 60.0
+
+
+class Service:
+    """Everything that answers requests. `start` and `stop` frame its life."""
+
+    def __init__(self, settings: Settings, bundles: Bundles, scratch: Path) -> None:
+        self.settings, self.bundles, self.scratch = settings, bundles, scratch
+        self.metrics = Metrics()
+        self.models: dict[str, Served] = {}
+        self.pool = _pool(settings, self.metrics)
+        self.in_flight = 0
+        self._loaded = False
+        self._draining = False
+
+    async def start(self) -> None:
+        """Load and warm up all parts. Raises BundleError or FaceModelError."""
+        await self.pool.start()
+        for name, bundle in self.bundles.by_id.items():
+            served = await asyncio.to_thread(load, bundle, self.settings, self.metrics)
+            served.encoder.start()
+            served.temporal.start()
+            self.models[name] = served
+            self.metrics.bundle.labels(name).info(
+                {
+                    "digest": bundle.digest,
+                    "precision": bundle.manifest.precision,
+                    "trained": str(bundle.manifest.trained).lower(),
+                    "provider": served.engine.provider,
+                }
+            )
+        self.metrics.queued_samples.set_function(lambda: self.queued_samples)
+        self._loaded = True
+
+    async def stop(self) -> None:
+        """End all parts; what they still work on fails."""
+        self._loaded = False
+        for served in self.models.values():
+            await served.encoder.stop()
+            await served.temporal.stop()
+        await self.pool.stop()
+
+    def drain(self) -> None:
+        """Let nobody in any more; what is in flight goes on."""
+        self._draining = True
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples that wait for an encoder."""
+        return sum(served.encoder.queued for served in self.models.values())
+
+    def not_ready(self) -> str | None:
+        """Why no work can be taken on, None when it can."""
+        if self._draining:
+            return "the server is shutting down"
+        if not self._loaded:
+            return "the server is starting"
+        for batcher in (b for m in self.models.values() for b in (m.encoder, m.temporal)):
+            if batcher.dead is not None:
+                return f"the batcher {batcher.name} has ended"
+        return None if self.pool.healthy else "no decoder can be started"
+
+    def alive(self) -> bool:
+        """False when a part is lost that only a restart brings back, and requests had time to end."""
+        now = asyncio.get_running_loop().time()
+        ends = [b.dead_since for m in self.models.values() for b in (m.encoder, m.temporal)]
+        return self._draining or all(end is None or now - end < LIVENESS_AFTER_S for end in ends)
+
+    def model(self, name: str | None) -> Served:
+        """The bundle of that name, the default without one. Raises NotFound."""
+        wanted = self.bundles.default if name is None else name
+        if wanted not in self.models:
+            known = ", ".join(self.models)
+            raise NotFound(f"no model {wanted[:64]!r}; there is {known}", problem="unknown-model")
+        return self.models[wanted]
+
+    def check_ready(self) -> None:
+        """Raises Unavailable while no work can be taken on."""
+        if (why := self.not_ready()) is not None:
+            raise Unavailable(why, problem="not-ready", retry_after_s=2.0)
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """A place among the requests in flight for the length of the block. Raises Unavailable."""
+        self.check_ready()
+        if self.in_flight >= self.settings.max_in_flight:
+            raise self._overloaded(f"{self.in_flight} clips are being worked on")
+        if (queued := self.queued_samples) >= self.settings.max_queued_samples:
+            raise self._overloaded(f"{queued} samples are waiting")
+        self.in_flight += 1
+        self.metrics.in_flight.set(self.in_flight)
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self.metrics.in_flight.set(self.in_flight)
+
+    def _overloaded(self, detail: str) -> Unavailable:
+        """When to come back: as soon as what is queued will have been run, at the rate that was measured."""
+        waits = [m.encoder.queued / m.encoder.rate for m in self.models.values() if m.encoder.rate > 0]
+        after = min(max(waits, default=1.0), LONGEST_RETRY_S)
+        return Unavailable(detail, problem="overloaded", retry_after_s=after)
+
+
+def _pool(settings: Settings, metrics: Metrics) -> DecoderPool:
+    limits = Limits(max_pixels=settings.max_pixels, max_duration_s=settings.max_duration_s)
+    config = DecoderConfig(
+        face_detector=settings.face_detector,
+        face_model=str(settings.face_model) if settings.face_model else None,
+        accept_license=settings.accept_insightface_license,
+        memory_bytes=settings.decode_memory_bytes,
+        limits=limits,
+    )
+    return DecoderPool(
+        config,
+        size=settings.decoders,
+        clips=settings.decoder_clips,
+        decode_timeout_s=settings.decode_timeout_s,
+        on_restart=lambda reason: metrics.decoder_restarts.labels(reason).inc(),
+    )

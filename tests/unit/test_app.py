@@ -1,0 +1,398 @@
+"""The application in one process: what it answers, when it refuses, and what it leaves behind."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.bundle import open_bundle
+from pipeline.detect.registry import open_detector
+from pipeline.errors import BundleCorrupt, BundleMissing
+from pipeline.media import Limits
+from pipeline.prepare import prepare
+from service import state
+from service.app import create_app
+from service.detect import preferred_wait
+from service.models import open_bundles
+from service.settings import Settings
+from service.state import Service
+from tests.bundles import expected_scores, tiny_bundle
+from tests.media import face_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+OPENAPI = ROOT / "docs" / "openapi.json"
+
+
+class Running:
+    """A service on an event loop of its own, asked in process."""
+
+    def __init__(self, models, scratch, **settings):
+        self.settings = Settings(models_dir=models, decoders=1, provider="cpu", threads=1, **settings)
+        self.scratch = scratch
+        self.runner = asyncio.Runner()
+        self.runner.run(self._make())
+
+    async def _make(self):
+        self.service = Service(self.settings, open_bundles(self.settings), self.scratch)
+        self.app = create_app(self.service)
+
+    async def start(self):
+        self._life = self.app.router.lifespan_context(self.app)
+        await self._life.__aenter__()
+        await self.app.state.loading
+
+    async def stop(self):
+        await self._life.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def client(self):
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+    def ask(self, method, url, **given):
+        async def main():
+            async with self.client() as client:
+                return await client.request(method, url, **given)
+
+        return self.runner.run(main())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    tiny_bundle(path / "tiny")
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return face_clip(tmp_path_factory.mktemp("media") / "face.mp4").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def running(models, tmp_path_factory):
+    one = Running(models, tmp_path_factory.mktemp("scratch"), max_faces=4)
+    one.runner.run(one.start())
+    yield one
+    one.runner.run(one.stop())
+    one.runner.close()
+
+
+@pytest.fixture
+def unloaded(models, tmp_path):
+    """A service that was never started."""
+    one = Running(models, tmp_path)
+    yield one
+    one.runner.close()
+
+
+def problem(response, status, name):
+    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{name}")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    return response.json()["detail"]
+
+
+def test_answer_is_what_the_pipeline_and_the_formula_say(running, clip, tmp_path):
+    """The same samples through the service and through the pipeline alone give the same scores."""
+    response = running.ask("POST", "/v1/detect", files={"file": ("c.mp4", clip, "video/mp4")})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    path = tmp_path / "c.mp4"
+    path.write_bytes(clip)
+    manifest = open_bundle(running.settings.models_dir / "tiny").manifest
+    alone = prepare(
+        path,
+        crop=manifest.crop,
+        sampling=manifest.sampling,
+        detector=open_detector("yunet", None, accept_license=False, threads=1),
+        limits=Limits(),
+        max_faces=4,
+    )
+    (track,) = alone.tracks
+    _, pooled = expected_scores(track.samples)
+    assert answer["faces"][0]["probabilities"]["fake"] == pytest.approx(pooled[1], abs=1e-5)
+    assert answer["media"]["sha256"] == hashlib.sha256(clip).hexdigest()
+    expected = base64.b64encode(hashlib.sha256(clip).digest()).decode()
+    assert response.headers["content-digest"] == f"sha-256=:{expected}:"
+    assert list(running.scratch.iterdir()) == []
+
+
+def test_query_shapes_the_answer(running, clip):
+    def ask(**params):
+        headers = {"content-type": "video/mp4"}
+        return running.ask("POST", "/v1/detect", params=params, content=clip, headers=headers).json()
+
+    assert ask()["faces"][0]["timeline"]
+    assert ask(timeline="false")["faces"][0]["timeline"] == []
+    assert ask(model="tiny", explain="true", max_faces=1)["model"]["id"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "name", "says"),
+    [
+        ("explan=true", 400, "unknown-parameter", "did you mean 'explain'?"),
+        ("a%ff=1", 400, "unknown-parameter", ""),
+        ("max_faces=0", 400, "invalid-parameter", "max_faces"),
+        ("max_faces=5", 400, "invalid-parameter", "at most 4"),
+        ("max_faces=many", 400, "invalid-parameter", "max_faces"),
+        ("max_faces=" + "9" * 5000, 400, "invalid-parameter", ""),
+        ("explain=perhaps", 400, "invalid-parameter", "explain"),
+        ("model=tiny&model=other", 400, "invalid-parameter", "more than once"),
+        ("timeline=true&timeline=false", 400, "invalid-parameter", "more than once"),
+        ("model=other", 404, "unknown-model", "tiny"),
+        ("model=%ff%fe", 404, "unknown-model", ""),
+        ("model=../../etc", 404, "unknown-model", ""),
+    ],
+)
+def test_bad_query_is_refused_before_the_body_is_read(running, query, status, name, says):
+    read = []
+
+    async def body():
+        read.append(1)
+        yield b"x"
+
+    response = running.ask(
+        "POST", f"/v1/detect?{query}", content=body(), headers={"content-type": "video/mp4"}
+    )
+    assert says in problem(response, status, name)
+
+
+def test_deadline_of_the_client_is_kept_and_said(running, clip):
+    def ask(prefer):
+        headers = {"content-type": "video/mp4", "prefer": prefer}
+        return running.ask("POST", "/v1/detect", content=clip, headers=headers)
+
+    assert ask("respond-async, wait=50").headers["preference-applied"] == "wait=50"
+    assert "preference-applied" not in ask("wait=100000").headers
+    late = ask("wait=0")
+    problem(late, 504, "deadline-exceeded")
+    assert late.headers["preference-applied"] == "wait=0"
+    assert list(running.scratch.iterdir()) == []
+
+
+@given(seconds=st.integers(0, 999_999), quoted=st.booleans())
+def test_wait_is_found_among_other_preferences(seconds, quoted):
+    value = f'"{seconds}"' if quoted else str(seconds)
+    assert preferred_wait(["respond-async", f"handling=lenient, Wait = {value}; x=1, wait=7"]) == seconds
+
+
+@given(st.text(max_size=30))
+def test_odd_preferences_are_ignored(text):
+    assert preferred_wait([text]) is None or re.search(r"wait", text, re.IGNORECASE)
+
+
+def stalled(clip, release):
+    async def body():
+        yield clip[:100]
+        await release.wait()
+        yield clip[100:]
+
+    return body()
+
+
+def test_overload_is_refused_unread_with_a_time_to_come_back(models, clip, tmp_path):
+    one = Running(models, tmp_path, max_in_flight=1)
+
+    async def main():
+        await one.start()
+        release = asyncio.Event()
+        read = []
+
+        async def never():
+            read.append(1)
+            yield b"x"
+
+        headers = {"content-type": "video/mp4"}
+        async with one.client() as client:
+            first = asyncio.create_task(
+                client.post("/v1/detect", content=stalled(clip, release), headers=headers)
+            )
+            while not one.service.in_flight:  # noqa: ASYNC110 - nothing there tells of it
+                await asyncio.sleep(0)
+            second = await client.post("/v1/detect", content=never(), headers=headers)
+            release.set()
+            ready = (await client.get("/readyz")).status_code
+            served = await first
+        encoder = one.service.models["tiny"].encoder
+        encoder.queued, encoder.rate = 6000, 500.0
+        async with one.client() as client:
+            third = await client.post("/v1/detect", content=b"x", headers=headers)
+        encoder.queued = 0
+        await one.stop()
+        return served, second, read, ready, third
+
+    served, second, read, ready, third = one.runner.run(main())
+    one.runner.close()
+    assert (served.status_code, ready) == (200, 200)
+    problem(second, 503, "overloaded")
+    assert int(second.headers["retry-after"]) >= 1
+    assert read == []
+    assert "6000 samples" in problem(third, 503, "overloaded")
+    assert third.headers["retry-after"] == "12"
+
+
+def test_client_that_leaves_frees_its_work(running, clip):
+    """The client sends the whole clip and is gone; nobody waits for the answer."""
+
+    async def main():
+        messages = [{"type": "http.request", "body": clip, "more_body": False}, {"type": "http.disconnect"}]
+        sent = []
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/detect",
+            "raw_path": b"/v1/detect",
+            "query_string": b"",
+            "headers": [(b"content-type", b"video/mp4"), (b"content-length", str(len(clip)).encode())],
+        }
+        await running.app(scope, receive, send)
+        return sent[0]["status"]
+
+    assert running.runner.run(main()) == 499
+    assert running.service.in_flight == 0
+    assert list(running.scratch.iterdir()) == []
+    again = running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"})
+    assert again.status_code == 200
+    metrics = running.ask("GET", "/metrics").text
+    assert 'detector_decoder_restarts_total{reason="cancelled"} 1.0' in metrics
+
+
+def test_defect_is_answered_without_its_details(running, clip, monkeypatch, caplog):
+    async def broken(*_, **__):
+        raise RuntimeError("secret.mp4")
+
+    monkeypatch.setattr(running.service.pool, "prepare", broken)
+    given = {"content-type": "video/mp4", "x-request-id": "my-id.1"}
+    response = running.ask("POST", "/v1/detect", content=clip, headers=given)
+    problem(response, 500, "internal-error")
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] == "my-id.1"
+    assert "unexpected error" in caplog.text
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 200, "a\tb", "é", ""])
+def test_request_id_that_is_not_sane_is_replaced(running, given):
+    response = running.ask("GET", "/livez", headers={"x-request-id": given.encode("latin-1")})
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+def test_models_and_their_cards(running):
+    listed = running.ask("GET", "/v1/models").json()
+    assert listed["default"] == "tiny"
+    assert [m["id"] for m in listed["models"]] == ["tiny"]
+    card = running.ask("GET", "/v1/models/tiny").json()
+    assert card["card"].startswith("# tiny")
+    assert card["manifest"]["classes"] == ["real", "fake"]
+    problem(running.ask("GET", "/v1/models/other"), 404, "unknown-model")
+    problem(running.ask("GET", "/v1/models?all=1"), 400, "unknown-parameter")
+
+
+def test_health_in_both_dialects(running):
+    assert running.ask("GET", "/livez").json() == {"live": True}
+    assert running.ask("GET", "/readyz").json() == {"ready": True}
+    assert running.ask("GET", "/v2/health/live").json() == {"live": True}
+    assert running.ask("GET", "/v2/health/ready").json() == {"ready": True}
+    assert running.ask("GET", "/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
+    unknown = running.ask("GET", "/v2/models/other/ready")
+    assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
+
+
+def test_not_ready_while_it_loads(unloaded):
+    response = unloaded.ask("POST", "/v1/detect", content=b"x", headers={"content-type": "video/mp4"})
+    assert "starting" in problem(response, 503, "not-ready")
+    assert int(response.headers["retry-after"]) >= 1
+    assert unloaded.ask("GET", "/livez").status_code == 200
+    assert unloaded.ask("GET", "/v2/health/ready").status_code == 503
+
+
+def test_readiness_falls_when_a_batcher_dies_and_liveness_follows(models, tmp_path, monkeypatch):
+    one = Running(models, tmp_path)
+
+    async def main():
+        await one.start()
+        await one.service.models["tiny"].temporal.stop()
+        async with one.client() as client:
+            codes = [(await client.get(u)).status_code for u in ("/readyz", "/livez", "/v2/health/live")]
+            monkeypatch.setattr(state, "LIVENESS_AFTER_S", 0.0)
+            codes += [(await client.get(u)).status_code for u in ("/livez", "/v2/health/live")]
+        await one.stop()
+        return codes
+
+    assert one.runner.run(main()) == [503, 200, 200, 503, 503]
+    one.runner.close()
+
+
+def test_draining_takes_nothing_on_and_stays_alive(unloaded):
+    unloaded.service.drain()
+    assert "shutting down" in problem(unloaded.ask("GET", "/readyz"), 503, "not-ready")
+    assert unloaded.ask("GET", "/livez").status_code == 200
+
+
+def test_problem_texts_are_served(running):
+    response = running.ask("GET", "/problems/upload-too-large")
+    assert response.text.startswith("## upload-too-large")
+    problem(running.ask("GET", "/problems/other"), 404, "not-found")
+
+
+def test_metrics_follow_the_conventions(running, clip):
+    running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"})
+    for path in ("a", "b", "c"):
+        running.ask("GET", f"/{path}")
+    running.ask("BREW", "/v1/detect")
+    text = running.ask("GET", "/metrics").text
+    assert 'detector_http_requests_total{method="GET",route="unmatched",status="404"} 3.0' in text
+    assert 'detector_http_requests_total{method="other",route="/v1/detect",status="405"} 1.0' in text
+    assert re.search(r'detector_verdicts_total\{verdict="\w+"\} [1-9]', text)
+    assert "detector_bundle_info{" in text
+    names = set(re.findall(r"^(detector_\w+?)(?:_bucket|_sum|_count)?(?:\{| )", text, flags=re.MULTILINE))
+    assert all(not re.search(r"_(ms|millis|kb|mb)(_|$)", n) for n in names)
+    assert {"detector_requests_in_flight", "detector_queued_samples", "detector_batch_size"} <= names
+
+
+def test_committed_openapi_document_is_the_one_served(running):
+    served = running.ask("GET", "/openapi.json").json()
+    committed = json.loads(OPENAPI.read_text(encoding="utf-8"))
+    served["info"].pop("version")
+    committed["info"].pop("version")
+    assert served == committed
+
+
+def test_root_leads_to_the_documentation(running):
+    for method in ("GET", "HEAD"):
+        assert running.ask(method, "/").headers["location"] == "/docs"
+    assert running.ask("GET", "/docs").status_code == 200
+
+
+def test_several_bundles_need_a_default(tmp_path):
+    for name in ("one", "two"):
+        tiny_bundle(tmp_path / name, name=name)
+    with pytest.raises(BundleMissing, match="several bundles"):
+        open_bundles(Settings(models_dir=tmp_path))
+    assert open_bundles(Settings(models_dir=tmp_path, model="two")).default == "two"
+    (tmp_path / "DEFAULT").write_text("one\n")
+    assert open_bundles(Settings(models_dir=tmp_path)).default == "one"
+    with pytest.raises(BundleMissing, match="one, two"):
+        open_bundles(Settings(models_dir=tmp_path, model="three"))
+
+
+def test_bundle_under_another_name_is_refused(tmp_path):
+    tiny_bundle(tmp_path / "one", name="two")
+    with pytest.raises(BundleCorrupt, match="two"):
+        open_bundles(Settings(models_dir=tmp_path))

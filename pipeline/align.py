@@ -13,7 +13,10 @@ TEMPLATE = np.array(
 )
 """Eyes, nose and mouth corners in a crop of 112 pixels: the template of ArcFace and InsightFace."""
 
-MAX_SUPERSAMPLING = 32
+MAX_FINE_SIDE = 2048
+MAX_PICTURES = 3
+"""Bounds of the work that implausible landmarks can ask for: samples a side of the finer crop, at all and
+in sides of the picture. Only faces of more pixels lose by them."""
 
 
 def similarity(source: F32, target: F32) -> F32:
@@ -49,8 +52,8 @@ def align(frame: Frame, landmarks: F32, side: int, margin: float, colour: str) -
     """One aligned crop, uint8 [side, side, 3], RGB or YUV as `colour` says.
 
     Each plane is sampled by itself and only inside of the crop. Where the crop shrinks the picture
-    every pixel is the mean of the area that it covers; where it enlarges, it is bilinear. What lies
-    outside of the picture is its mirror image. Raises ValueError when the landmarks coincide.
+    every pixel is the mean of the area that it covers; where it enlarges, it is bilinear. Outside of
+    the picture its border is repeated. Raises ValueError when the landmarks coincide.
     """
     to_crop = transform(landmarks, side, margin)
     # A chroma sample stands in the middle of its four luma samples.
@@ -65,17 +68,16 @@ def align(frame: Frame, landmarks: F32, side: int, margin: float, colour: str) -
 def warp(plane: U8, to_crop: F32, side: int) -> U8:
     """`plane` seen through `to_crop`, uint8 [side, side], free of aliasing.
 
-    A crop that shrinks is sampled at least once for each pixel of the plane and then averaged.
+    A crop that shrinks is sampled at least every two thirds of the plane's pixel, close enough for a
+    pattern of single pixels seen along its diagonal, and then averaged.
     """
     scale = float(np.hypot(to_crop[0, 0], to_crop[1, 0]))
-    finer = min(MAX_SUPERSAMPLING, max(1, ceil(1 / max(scale, 1e-6) - 1e-3)))
+    wanted = 1 if scale > 0.999 else ceil(1.5 / max(scale, 1e-6))
+    most = min(MAX_FINE_SIDE, MAX_PICTURES * max(plane.shape))
+    finer = min(wanted, max(1, most // side))
     to_fine = to_crop * finer
     to_fine[:, 2] += (finer - 1) / 2
-    fine = cv2.warpAffine(
-        plane,
-        to_fine,
-        (side * finer, side * finer),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    size = (side * finer, side * finer)
+    # Not a mirrored border: OpenCV folds far coordinates step by step, and a wild landmark costs minutes.
+    fine = cv2.warpAffine(plane, to_fine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA), np.uint8)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from insightface import model_zoo
 from insightface.data import get_image
 from onnx import ModelProto, TensorProto, helper, save
 
@@ -90,10 +91,18 @@ def test_gives_pixels_of_the_picture_that_was_given(tiny: Path) -> None:
     assert np.allclose(faces.boxes[0], [304, 96, 64, 96], atol=1e-2)
 
 
-def test_takes_the_detector_out_of_a_pack(tmp_path: Path) -> None:
+def test_takes_the_detector_out_of_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a_recognition.onnx").write_bytes(b"a large file that nobody should need to open")
     save(tiny_scrfd(), tmp_path / "det_tiny.onnx")
+    opened, get_model = [], model_zoo.get_model
+
+    def recording(name: str, **options: Any) -> Any:
+        opened.append(Path(name).name)
+        return get_model(name, **options)
+
+    monkeypatch.setattr(model_zoo, "get_model", recording)
     assert InsightFace(tmp_path, accept_license=True).detect([np.zeros((40, 40, 3), np.uint8)])
+    assert opened == ["det_tiny.onnx"]
 
 
 def test_needs_the_accepted_licence_before_anything_else(tmp_path: Path) -> None:

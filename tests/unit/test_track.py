@@ -139,6 +139,10 @@ def test_a_flash_and_a_fade_are_no_cut() -> None:
     assert not is_cut(scene(5), (a * 0.3).astype(np.uint8))
 
 
+def test_a_dark_picture_that_glimmers_is_no_cut() -> None:
+    assert not is_cut(np.full((18, 32, 3), 14, np.uint8), np.full((18, 32, 3), 18, np.uint8))
+
+
 def test_a_moving_camera_is_no_cut() -> None:
     panned = np.roll(scene(5), 8, axis=1)
     panned[:, :8] = scene(15)[:, :8]

@@ -8,11 +8,10 @@ from pipeline.bundle import CARD, Manifest, sha256
 DATA = """\
 Native windows of the real clips of the training corpus: short extracts of footage that is published
 in public repositories (demo results of generators with their camera originals, samples of vision
-libraries), mostly without a stated licence for the footage. It is not redistributed and no frame of
-it can be read back from the weights' {size} bytes. The network was taught to tell a real clip from
-altered copies of itself, both encoded alike; it saw no generator's output. Clips of the split
-`measure` share no generator, no repository of real footage and no known person with the training
-clips; nothing was trained, calibrated or chosen on them."""
+libraries), mostly without a stated licence for the footage, so it is not redistributed. The network
+was taught to tell a real clip from altered copies of itself, both encoded alike; it saw no
+generator's output. Clips of the split `measure` share no generator, no repository of real footage
+and no known person with the training clips; nothing was trained, calibrated or chosen on them."""
 
 USE = """\
 To rank and to flag clips for a person to look at. It is no proof, in either direction, and must not
@@ -49,7 +48,7 @@ def card(manifest: Manifest, size: int) -> str:
     parts = [
         title,
         _what(manifest, size),
-        "## Data\n\n" + DATA.format(size=size) + "\n",
+        "## Data\n\n" + DATA + "\n",
         _training(manifest.summary.get("training", {})),
         _calibration(manifest),
         _figures(manifest.summary.get("evaluation", {})),

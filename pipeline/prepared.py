@@ -118,6 +118,13 @@ class PreparedClip:
     @classmethod
     def from_bytes(cls, data: bytes) -> "PreparedClip":
         """Inverse of `to_bytes`. Raises ValueError or KeyError on anything malformed."""
+        try:
+            return cls._parse(data)
+        except (struct.error, TypeError) as e:
+            raise ValueError(f"malformed prepared clip: {e}") from e
+
+    @classmethod
+    def _parse(cls, data: bytes) -> "PreparedClip":
         (size,) = struct.unpack_from("<I", data)
         header = json.loads(data[4 : 4 + size])
         at = 4 + size

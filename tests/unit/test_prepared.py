@@ -1,0 +1,111 @@
+"""Prepared clips survive the way between processes, and nothing malformed does."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
+
+numbers = st.floats(-1e6, 1e6)
+counts = st.integers(0, 10**9)
+words = st.text(max_size=20)
+facts = st.builds(MediaFacts, words, counts, words, words, counts, counts, numbers, numbers, counts, counts)
+coverages = st.builds(Coverage, numbers, numbers, counts, st.booleans(), st.none() | words)
+qualities = st.builds(Quality, numbers, numbers, numbers, numbers, numbers)
+floats32 = st.floats(-1e6, 1e6, width=32)
+
+
+@st.composite
+def tracks(draw) -> PreparedTrack:
+    t, k = draw(st.integers(0, 3)), draw(st.integers(0, 4))
+    f, s = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return PreparedTrack(
+        track=draw(counts),
+        samples=draw(hnp.arrays(np.uint8, (t, f, s, s, 3))),
+        start_s=draw(hnp.arrays(np.float32, t, elements=floats32)),
+        end_s=draw(hnp.arrays(np.float32, t, elements=floats32)),
+        boxes=draw(hnp.arrays(np.float32, (k, 5), elements=floats32)),
+        quality=draw(qualities),
+        bursts=draw(counts),
+        frames_used=draw(counts),
+    )
+
+
+clips = st.builds(
+    PreparedClip,
+    facts,
+    coverages,
+    st.lists(tracks(), max_size=3),
+    counts,
+    st.dictionaries(words, numbers, max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clips)
+def test_round_trip(clip):
+    back = PreparedClip.from_bytes(clip.to_bytes())
+    assert (back.media, back.coverage, back.faces_seen, back.timing_ms) == (
+        clip.media,
+        clip.coverage,
+        clip.faces_seen,
+        clip.timing_ms,
+    )
+    assert len(back.tracks) == len(clip.tracks)
+    for a, b in zip(clip.tracks, back.tracks, strict=True):
+        assert (a.track, a.quality, a.frames_used) == (b.track, b.quality, b.frames_used)
+        for name in ("samples", "start_s", "end_s", "boxes"):
+            before, after = getattr(a, name), getattr(b, name)
+            assert before.dtype == after.dtype
+            assert before.shape == after.shape
+            assert (before == after).all()
+    assert back.to_bytes() == clip.to_bytes()
+
+
+def example(samples: int = 2) -> PreparedClip:
+    track = PreparedTrack(
+        0,
+        np.zeros((samples, 1, 4, 4, 3), np.uint8),
+        np.zeros(samples, np.float32),
+        np.ones(samples, np.float32),
+        np.zeros((1, 5), np.float32),
+        Quality(64, 100, 0.5, 0.1, 0.9),
+        2,
+        8,
+    )
+    media = MediaFacts("0" * 64, 1, "mp4", "h264", 64, 64, 1.0, 25.0, 25, 8)
+    return PreparedClip(media, Coverage(1.0, 1.0, 2, False), [track])
+
+
+@given(st.data())
+def test_what_is_cut_short_is_refused(data):
+    whole = example().to_bytes()
+    cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    with pytest.raises((ValueError, KeyError)):
+        PreparedClip.from_bytes(cut)
+
+
+@pytest.mark.parametrize("missing", ["media", "coverage", "tracks", "faces_seen", "timing_ms"])
+def test_a_header_without_a_part_is_refused(missing):
+    whole = example().to_bytes()
+    (size,) = struct.unpack_from("<I", whole)
+    header = json.loads(whole[4 : 4 + size])
+    del header[missing]
+    head = json.dumps(header).encode()
+    with pytest.raises(KeyError, match=missing):
+        PreparedClip.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])
+
+
+def test_a_header_of_another_version_is_refused():
+    whole = example().to_bytes()
+    (size,) = struct.unpack_from("<I", whole)
+    header = json.loads(whole[4 : 4 + size])
+    header["media"]["bit_rate"] = 1
+    head = json.dumps(header).encode()
+    with pytest.raises(ValueError, match="malformed"):
+        PreparedClip.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])

@@ -12,9 +12,10 @@ import torch
 from export import bundle as exporting
 from export.bundle import export_checkpoint, export_untrained, export_untrained_config, verify_bundle
 from export.graphs import parity
-from pipeline.bundle import open_bundle, sha256
+from pipeline.bundle import bundles, default_models, open_bundle, sha256
 from pipeline.errors import BundleCorrupt, BundleError, BundleUntrained
 from pipeline.selfcheck import selfcheck
+from training.card import card
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.model import DetectorConfig, DetectorNetwork, native_config
 
@@ -180,3 +181,15 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=why):
             export_checkpoint(tmp_path / f"{name}.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", bundles(default_models()).values(), ids=lambda p: p.name)
+def test_embedded_bundles_are_trained_measured_and_say_so(path: Path) -> None:
+    verify_bundle(path)
+    manifest = open_bundle(path).manifest
+    assert manifest.id == path.name
+    assert manifest.calibration.id is not None
+    plain = manifest.summary["evaluation"]["auc"]["as published"]
+    assert plain["low"] < plain["value"] < plain["high"]
+    size = sum((path / name).stat().st_size for name in ("encoder.onnx", "temporal.onnx"))
+    assert (path / "MODEL_CARD.md").read_text(encoding="utf-8") == card(manifest, size)

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from service import state
 from service.app import create_app
 from service.detect import preferred_wait
 from service.models import open_bundles
+from service.server import listen
 from service.settings import Settings
 from service.state import Service
 from tests.bundles import expected_scores, tiny_bundle
@@ -396,3 +398,22 @@ def test_bundle_under_another_name_is_refused(tmp_path):
     tiny_bundle(tmp_path / "one", name="two")
     with pytest.raises(BundleCorrupt, match="two"):
         open_bundles(Settings(models_dir=tmp_path))
+
+
+def test_answers_are_sent_without_delay():
+    """asyncio switches Nagle's algorithm off on a connection if the listening socket is of the right kind."""
+
+    async def main(listening):
+        loop = asyncio.get_running_loop()
+        accepted = loop.create_future()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                accepted.set_result(transport.get_extra_info("socket"))
+
+        async with await loop.create_server(Protocol, sock=listening):
+            with socket.create_connection(listening.getsockname()):
+                connection = await accepted
+                return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert asyncio.run(main(listen("127.0.0.1", 0)))

@@ -41,6 +41,7 @@ class Scanner:
         self._tick_s = float(stream.time_base or 1)
         self._shown: list[tuple[int, int, bool]] = []
         self._untimed = False
+        self._last_dts: int | None = None
         self._damage: str | None = None
         self._truncated: str | None = None
 
@@ -51,7 +52,9 @@ class Scanner:
                 continue
             if packet.is_corrupt:
                 self._note("a part of the file is damaged or missing")
-            elif not packet.is_discard and not self._is_hidden(packet):
+            elif packet.dts is not None:
+                self._last_dts = packet.dts
+            if not packet.is_discard and not self._is_hidden(packet):
                 if self._is_full():
                     break
                 self._add(packet)
@@ -84,7 +87,12 @@ class Scanner:
         return self._truncated is not None
 
     def _result(self) -> Scan:
+        damage = self._missing() or self._damage
         self._shown.sort()
+        if (damage or self._truncated) and self._last_dts is not None:
+            # No frame is shown before its decoding time, so up to that of the last packet none is missing.
+            whole = [shown for shown in self._shown if shown[0] <= self._last_dts]
+            self._shown = whole or self._shown[:1]
         stamps = [stamp for stamp, _, _ in self._shown]
         seekable = self._demuxer not in _NO_SEEK
         return Scan(
@@ -93,7 +101,7 @@ class Scanner:
             tick_s=self._tick_s,
             order=self._order(stamps),
             last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,
-            damage=self._missing() or self._damage,
+            damage=damage,
             truncated=self._truncated,
         )
 

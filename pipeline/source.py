@@ -3,6 +3,7 @@
 import struct
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -231,7 +232,9 @@ class WebpSource:
             with Image.open(self._path, formats=["WEBP"]) as animation:
                 for k in range(getattr(animation, "n_frames", 1)):
                     animation.seek(k)
-                    yield VideoFrame.from_ndarray(np.asarray(animation.convert("RGB")), "rgb24")
+                    picture = VideoFrame.from_ndarray(np.asarray(animation.convert("RGB")), "rgb24")
+                    picture.pts, picture.time_base = k, Fraction(1, 1000)
+                    yield picture
         except (OSError, ValueError, EOFError, SyntaxError) as e:
             self.damage = self.damage or f"decoding failed: {e}"
 

@@ -13,9 +13,8 @@ def sample(
     faces: Annotated[int, typer.Option(min=1, max=6, help="Faces in the picture.")] = 1,
 ) -> None:
     """Write a short clip to try things with, made from a picture whose licence allows it."""
-    from pipeline.sampleclip import write_sample
-
     from cli.output import err
+    from pipeline.sampleclip import write_sample
 
     write_sample(out, seconds=seconds, size=size, faces=faces)
     err.print(f"wrote {out}; try: deepfake-detect scan {out}", markup=False, soft_wrap=True)

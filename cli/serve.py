@@ -11,9 +11,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; DETECTOR_PORT.")] = None,
 ) -> None:
     """Serve the HTTP API. DETECTOR_* environment variables set everything else."""
-    from service.server import run
-
     from cli.output import err
+    from service.server import run
     from service.settings import SettingsError, load_settings
 
     given = {"host": host, "port": port}

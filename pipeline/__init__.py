@@ -2,3 +2,9 @@
 
 Pure functions and small objects; no web framework and no torch.
 """
+
+import os
+
+# ONNX Runtime reports its use to its vendor from the moment that it is imported, unless this is set
+# before. Whoever wants that can set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

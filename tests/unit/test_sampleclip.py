@@ -31,8 +31,8 @@ def test_size_and_length_are_as_asked(tmp_path, size, seconds):
 
 def test_the_same_arguments_film_the_same_pictures(tmp_path):
     a, b = (frames_of(write_sample(tmp_path / f"{n}.mp4", seconds=0.4)) for n in "ab")
-    # The encoder is not exact to the bit: it depends on how memory happens to be aligned.
-    assert max(np.abs(x.astype(int) - y).mean() for x, y in zip(a, b, strict=True)) < 0.5
+    # The encoder is not exact to the bit, but other noise would differ by more than two levels.
+    assert max(np.abs(x.astype(int) - y).mean() for x, y in zip(a, b, strict=True)) < 1.2
 
 
 def test_the_camera_moves_and_films_noise(tmp_path):

@@ -32,6 +32,9 @@ WIDEN_PER_REMARK = 0.25
 
 LEAST_LOGIT_INPUT = 1e-6
 
+PROBABILITY_DIGITS = 6
+"""Finer differences are arithmetic, not evidence. What is cut by thresholds is what is shown."""
+
 MIN_LOOKS = 2
 """Bursts in which a face must be found, where the clip had as many: one alone may be a false detection."""
 
@@ -62,10 +65,11 @@ class TrackScores:
 
 
 def calibrated(fake: float, calibration: Calibration) -> float:
-    """Platt scaling (Platt 1999) of a probability of `fake`; rises strictly with its input."""
+    """Platt scaling (Platt 1999) of a probability of `fake`, rounded; never falls as its input rises."""
     p = min(max(fake, LEAST_LOGIT_INPUT), 1 - LEAST_LOGIT_INPUT)
     logit = calibration.scale * math.log(p / (1 - p)) + calibration.bias
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+    fake = 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+    return round(fake, PROBABILITY_DIGITS)
 
 
 def widened(thresholds: Thresholds, doubts: int) -> Thresholds:
@@ -169,17 +173,17 @@ def _face(
     return Face(
         track=track.track,
         usable=not UNFIT & set(notes),
-        probabilities=Probabilities(real=1 - fake, fake=fake),
-        first_s=float(track.start_s.min()),
-        last_s=float(track.end_s.max()),
+        probabilities=Probabilities(real=round(1 - fake, PROBABILITY_DIGITS), fake=fake),
+        first_s=_seconds(track.start_s.min()),
+        last_s=_seconds(track.end_s.max()),
         frames_used=track.frames_used,
         box=(round(x, 1), round(y, 1), round(w, 1), round(h, 1)),
         quality=FaceQuality(
-            size_px=track.quality.size_px,
-            sharpness=track.quality.sharpness,
-            brightness=track.quality.brightness,
-            yaw=track.quality.yaw,
-            detection=track.quality.detection,
+            size_px=round(track.quality.size_px, 1),
+            sharpness=round(track.quality.sharpness, 1),
+            brightness=round(track.quality.brightness, 3),
+            yaw=round(track.quality.yaw, 3),
+            detection=round(track.quality.detection, 3),
             remarks=notes,
         ),
         timeline=moments if timeline else [],
@@ -195,9 +199,13 @@ def _moments(track: PreparedTrack, scores: TrackScores, calibration: Calibration
     for span in np.unique(spans, axis=0):
         fake = float(scores.steps[(spans == span).all(axis=1), 1].mean())
         moments.append(
-            Moment(start_s=float(span[0]), end_s=float(span[1]), fake=calibrated(fake, calibration))
+            Moment(start_s=_seconds(span[0]), end_s=_seconds(span[1]), fake=calibrated(fake, calibration))
         )
     return moments
+
+
+def _seconds(time: float) -> float:
+    return round(float(time), 3)
 
 
 def _segments(moments: list[Moment], above: float) -> list[Moment]:

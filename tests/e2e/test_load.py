@@ -16,8 +16,7 @@ import pytest
 
 from pipeline.sampleclip import write_sample
 from tests.bundles import tiny_bundle
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.server import ROOT, served
 
 
 class Reply(NamedTuple):
@@ -98,27 +97,6 @@ def scripted(replies: Iterator[Reply]) -> Iterator[str]:
         server.server_close()
 
 
-@contextmanager
-def served(models: Path) -> Iterator[str]:
-    """Address of the real server, once it is ready."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", "from cli.main import main; main()", "serve", "--port", "0"],
-        cwd=ROOT,
-        env=os.environ | {"DETECTOR_MODELS_DIR": str(models), "DETECTOR_DECODERS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert server.stdout is not None
-    try:
-        ready = server.stdout.readline()
-        assert ready.startswith("ready: "), "the server ended before it was ready"
-        yield ready.split()[1]
-    finally:
-        server.terminate()
-        server.communicate(timeout=60)
-
-
 @pytest.fixture
 def bytes_of_a_clip(tmp_path: Path) -> Path:
     """A file to send where nobody looks into it."""
@@ -156,7 +134,7 @@ def test_client_waits_as_it_was_asked_to_and_none_answered_is_a_failure(bytes_of
 def test_real_server_answers_every_clip(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "models" / "tiny")
     clip = write_sample(tmp_path / "clip.mp4", seconds=1.0, size=320)
-    with served(tmp_path / "models") as host:
+    with served(models_dir=tmp_path / "models") as host:
         load = run_locust(host, users=2, seconds=4, clip=clip, finish=60)
     assert load.code == 0
     assert load.requests["/v1/detect"] > 0

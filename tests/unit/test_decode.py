@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from pipeline.decode import Clip, open_clip
 from pipeline.errors import (
@@ -269,14 +270,15 @@ def test_interlaced_frames_are_deinterlaced_alike_in_any_plan(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
 def test_animations_are_clips(tmp_path, name):
-    pictures = pattern(12)
+    # What stays the same from frame to frame is not in the file again.
+    pictures = [np.where(np.indices((64, 96, 3))[1] < 40, p, 90).astype(np.uint8) for p in pattern(40)]
     path = animation(tmp_path / name, pictures, duration_ms=80)
     with open_clip(path) as clip:
-        assert clip.times_s == pytest.approx([0.08 * k for k in range(12)])
-        assert clip.duration_s == pytest.approx(0.96)
+        assert clip.times_s == pytest.approx([0.08 * k for k in range(40)])
+        assert clip.duration_s == pytest.approx(3.2)
         frames = planned(clip, SamplingSpec(bursts=3, burst_frames=2))
         again = planned(clip, SamplingSpec(bursts=3, burst_frames=2))
-    assert [f.index for f in frames] == [0, 1, 5, 6, 10, 11]
+    assert [f.index for f in frames] == [0, 1, 19, 20, 38, 39]
     assert all(same(a, b) for a, b in zip(frames, again, strict=True))
     for frame in frames:
         distances = [np.abs(frame.bgr()[..., ::-1].astype(float) - p).mean() for p in pictures]
@@ -314,6 +316,38 @@ def test_the_orientation_of_a_photograph_is_honoured(tmp_path, name, orientation
     assert np.array_equal(frame.y, turned)
     with open_clip(path) as clip:
         assert (clip.height, clip.width) == turned.shape
+
+
+def test_frames_that_are_never_shown_are_not_counted(tmp_path):
+    path = write_clip(tmp_path / "a.webm", pattern(30), codec="libvpx")
+    hidden = tmp_path / "hidden.webm"
+    with av.open(str(path)) as source, av.open(str(hidden), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for k, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            data = bytearray(memoryview(packet))
+            if k == 15:
+                data[0] &= ~0x10
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base, copy.is_keyframe = (
+                packet.pts,
+                packet.dts,
+                packet.time_base,
+                k == 0,
+            )
+            copy.stream = stream
+            target.mux(copy)
+    with open_clip(hidden) as clip:
+        assert clip.times_s == pytest.approx([k / 25 for k in range(30) if k != 15], abs=0.002)
+        assert [len(b) for b in clip.bursts([range(13, 17)])] == [4]
+
+
+def test_full_range_is_brought_to_limited_range(tmp_path):
+    path = write_clip(tmp_path / "a.webm", pattern(2), codec="libvpx-vp9", options={"color_range": "pc"})
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+        assert (picture.format.name, picture.color_range) == ("yuv420p", 2)
+    full = decoded_luma(path)[0]
+    assert np.abs(all_frames(path)[0].y - (16 + full * 219 / 255)).max() <= 1
 
 
 def test_short_clips(tmp_path):
@@ -388,6 +422,7 @@ def test_a_damaged_middle_costs_its_group_of_pictures_alone(tmp_path):
     with open_clip(path) as clip:
         frames = [f for b in clip.bursts([range(28, 33), range(34, 39), range(40, 45)]) for f in b]
         assert "decoding failed" in (clip.damage or "")
+        assert [[f.index for f in b] for b in clip.bursts([range(30, 42)])] == [[30, 31, 32]]
     assert [f.index for f in frames] == [*range(28, 33), *range(40, 45)]
     assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
 
@@ -441,6 +476,34 @@ def one_pixel_gif(path: Path) -> Path:
     return still(path.with_suffix(".gif"), np.zeros((1, 1, 3), np.uint8)).rename(path)
 
 
+def one_pixel_webp(path: Path) -> Path:
+    return animation(
+        path.with_suffix(".webp"), list(np.eye(2, dtype=np.uint8).reshape(2, 1, 2, 1).repeat(3, 3))
+    )
+
+
+def unknown_codec(path: Path) -> Path:
+    """PyAV 18 crashes the interpreter when it decodes such a stream all the same (PyAV #2344)."""
+    data = write_clip(path, pattern(3)).read_bytes()
+    path.write_bytes(data.replace(b"avc1", b"zzzz"))
+    return path
+
+
+def song_with_a_cover(path: Path) -> Path:
+    """An MP4 with sound and the picture of its cover."""
+    cover = still(path.with_name("cover.png"), pattern(1)[0])
+    sound = audio_only(path.with_name("sound.mp4"))
+    with av.open(str(cover)) as a, av.open(str(sound)) as b, av.open(str(path), "w", format="mp4") as target:
+        streams = [target.add_stream_from_template(s) for s in (b.streams.audio[0], a.streams.video[0])]
+        streams[1].disposition = Disposition.attached_pic
+        for source, stream in zip((b, a), streams, strict=True):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+    return path
+
+
 def half_a_jpeg_header(path: Path) -> Path:
     whole = still(path.with_suffix(".jpg"), pattern(1)[0]).read_bytes()
     path.write_bytes(whole[:30])
@@ -448,7 +511,6 @@ def half_a_jpeg_header(path: Path) -> Path:
 
 
 def first_frame_cut(path: Path) -> Path:
-    """The kind that crashes PyAV 18 when it is decoded all the same (PyAV #2344)."""
     return broken_off(path, share=0.002)
 
 
@@ -462,6 +524,9 @@ BAD = [
     (html, UnsupportedMedia, "HTML"),
     (archive, UnsupportedMedia, "ZIP"),
     (audio_only, NoVideoStream, "only audio"),
+    (song_with_a_cover, NoVideoStream, "only audio"),
+    (unknown_codec, UndecodableMedia, "no decoder"),
+    (one_pixel_webp, PictureTooSmall, "2x1"),
     (no_frames, NoFrames, "no frame"),
     (moov_missing, UndecodableMedia, "container"),
     (header_then_garbage, NoFrames, "decoding failed"),

@@ -1,0 +1,98 @@
+"""What the README tells a newcomer is true: its commands run, and answer what it shows."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.bundle import Manifest, default_bundle, default_models
+from scripts.write_docs import limits
+from service.settings import settings_table
+from tests.server import ROOT, served
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [c for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for c in block.splitlines()]
+SELF = [sys.executable, "-c", "from cli.main import main; main()"]
+
+
+def part(name: str) -> str:
+    return re.search(rf"<!-- {name}: [^>]*-->\n(.*?)\n?<!-- /{name} -->", README, re.DOTALL)[1]
+
+
+def alike(a: object, b: object) -> bool:
+    """Whether two JSON values have the same fields of the same kinds; numbers and lengths may differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return not a or not b or alike(a[0], b[0])
+    number = (int, float)
+    return type(a) is type(b) or (isinstance(a, number) and isinstance(b, number))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("newcomer")
+
+
+@pytest.fixture(scope="module")
+def url():
+    with served() as address:
+        yield address
+
+
+def run(command: str, folder, url: str) -> subprocess.CompletedProcess:
+    words = shlex.split(command.replace("http://127.0.0.1:8000", url))
+    if words[0] == ".venv/bin/deepfake-detect":
+        words = SELF + words[1:]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_first_minutes_of_a_newcomer(folder, url):
+    assert COMMANDS[0] == "make serve"
+    sample, curl = COMMANDS[1:3]
+    assert run(sample, folder, url).returncode == 0
+    assert (folder / "sample.mp4").is_file()
+    assert curl.startswith("curl ")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    answer = json.loads(run(curl, folder, url).stdout)
+    shown = json.loads(part("answer").removeprefix("```json\n").removesuffix("\n```"))
+    assert alike(answer, shown)
+    assert answer["model"]["digest"] == shown["model"]["digest"]
+
+
+def test_scanning_gives_what_serving_gives(folder, url):
+    table, lines = (c for c in COMMANDS if " scan " in c)
+    run(COMMANDS[1], folder, url)
+    assert run(table, folder, url).returncode in {0, 1, 2}
+    answer = json.loads(run(lines, folder, url).stdout)["answer"]
+    served_answer = json.loads(run(COMMANDS[2], folder, url).stdout)
+    assert alike(answer, served_answer)
+    for name in ("id", "verdict", "media", "coverage", "model"):
+        assert answer[name] == served_answer[name]
+    assert answer["probabilities"]["fake"] == pytest.approx(served_answer["probabilities"]["fake"], abs=1e-5)
+
+
+def test_every_command_is_run_or_is_a_make_target():
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for command in COMMANDS:
+        name, *rest = shlex.split(command)
+        assert name in {"make", "curl", ".venv/bin/deepfake-detect"}
+        if name == "make":
+            assert rest[0] in targets
+
+
+def test_the_table_of_settings_is_the_settings():
+    assert part("settings") == settings_table().strip()
+
+
+def test_what_is_said_of_the_model_is_what_was_measured():
+    manifest = Manifest.model_validate_json((default_bundle(default_models()) / "manifest.json").read_bytes())
+    assert part("limits") == limits(manifest)

@@ -8,7 +8,7 @@ UV     := $(BIN)/uv pip --quiet --no-progress
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format lock docs clean
+.PHONY: help serve test lint format load docs lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,9 @@ lint: $(VENV)/.dev  ## format check, lint, types, import contracts
 format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
+	$(BIN)/locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py
 
 docs: $(VENV)/.dev  ## write docs/openapi.json and the generated parts of the README
 	$(BIN)/python scripts/write_docs.py

@@ -113,7 +113,7 @@ class LibavSource:
         }
         try:
             return av.open(
-                f"file:{self._path.absolute()}",
+                str(self._path.absolute()),
                 format=self._demuxer,
                 options=options,
                 metadata_errors="replace",

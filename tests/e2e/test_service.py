@@ -355,6 +355,15 @@ def test_client_that_leaves_half_way_leaves_nothing_behind(server, clip, clean):
     assert server.detect(clip).status_code == 200
 
 
+def logged(server, request_id):
+    """Lines of one request; the last is written when its answer is already on its way."""
+    for _ in range(100):
+        if found := [entry for entry in server.lines() if entry.get("request_id") == request_id]:
+            return found
+        time.sleep(0.05)
+    return []
+
+
 def test_log_has_an_id_for_each_request_and_no_file_names(server, clip, clean):
     response = server.client.post(
         "/v1/detect",
@@ -362,7 +371,7 @@ def test_log_has_an_id_for_each_request_and_no_file_names(server, clip, clean):
         headers={"x-request-id": "traced-42"},
     )
     assert response.headers["x-request-id"] == "traced-42"
-    (line,) = [entry for entry in server.lines() if entry.get("request_id") == "traced-42"]
+    (line,) = logged(server, "traced-42")
     assert (line["method"], line["route"], line["status"]) == ("POST", "/v1/detect", 200)
     assert "very-private-name" not in server.log.read_text()
 

@@ -28,10 +28,10 @@ class Turn:
     mirror_y: bool = False
 
     def apply(self, plane: U8) -> U8:
-        """The plane [H, W] set upright, contiguous; only moves samples."""
+        """A copy of the plane [H, W] set upright, contiguous; only moves samples."""
         turned = plane.T if self.transpose else plane
         turned = turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
-        return np.ascontiguousarray(turned)
+        return np.array(turned, order="C")
 
     @classmethod
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> "Turn":

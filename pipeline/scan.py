@@ -10,8 +10,6 @@ from av.container import InputContainer
 
 from pipeline.media import Limits
 
-_NO_SEEK = frozenset({"gif", "apng"})
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -94,10 +92,9 @@ class Scanner:
             whole = [shown for shown in self._shown if shown[0] <= self._last_dts]
             self._shown = whole or self._shown[:1]
         stamps = [stamp for stamp, _, _ in self._shown]
-        seekable = self._demuxer not in _NO_SEEK
         return Scan(
             stamps=stamps,
-            keys=[stamp for stamp, _, key in self._shown if key and seekable],
+            keys=[stamp for stamp, _, key in self._shown if key],
             tick_s=self._tick_s,
             order=self._order(stamps),
             last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,

@@ -42,7 +42,10 @@ class Source(Protocol):
         ...
 
     def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
-        """Decode from the start, or from the key frame at or before `stamp`, in presentation order."""
+        """Decode in presentation order from the start, or from the key frame at or before `stamp`.
+
+        Where that can not be sought, other pictures may come, or none.
+        """
         ...
 
     def close(self) -> None:
@@ -160,7 +163,11 @@ class LibavSource:
             self.close()
         container, stream = self._opened()
         if stamp is not None:
-            container.seek(stamp, stream=stream)
+            try:
+                container.seek(stamp, stream=stream)
+            except av.FFmpegError:
+                # Its reader then finds no picture here and decodes from the start instead.
+                return
         yield from self._decode(container, stream)
 
     def _opened(self) -> tuple[InputContainer, VideoStream]:

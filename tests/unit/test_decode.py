@@ -20,6 +20,7 @@ from pipeline.errors import (
 from pipeline.frames import U8, Frame
 from pipeline.media import Limits
 from pipeline.sample import plan_bursts
+from pipeline.source import LibavSource
 from pipeline.spec import SamplingSpec
 from tests.media import (
     HTML,
@@ -127,6 +128,25 @@ def test_seeking_changes_no_frame_and_saves_decoding(tmp_path, name, codec, opti
         assert all(same(f, straight[f.index]) for f in frames)
         if name.endswith(("mp4", "mkv", "webm")):
             assert clip.frames_decoded < 120
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_an_index_that_leads_elsewhere_costs_time_and_no_frame(tmp_path, monkeypatch, name):
+    path = write_clip(tmp_path / name, pattern(90), options={"g": "10"})
+    straight = {f.index: f for f in all_frames(path)}
+
+    def astray(self, stamp=None):
+        if stamp is not None:
+            yield from list(pictures(self, None))[-5:]
+        else:
+            yield from pictures(self, None)
+
+    pictures = LibavSource.pictures
+    monkeypatch.setattr(LibavSource, "pictures", astray)
+    with open_clip(path) as clip:
+        frames = [f for b in clip.bursts([range(2), range(40, 44), range(70, 74)]) for f in b]
+    assert [f.index for f in frames] == [0, 1, *range(40, 44), *range(70, 74)]
+    assert all(same(f, straight[f.index]) for f in frames)
 
 
 def test_going_back_gives_the_same_frames(tmp_path):

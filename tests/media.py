@@ -58,7 +58,6 @@ def write_clip(
         stream = container.add_stream(codec, rate=rate, options=options or {})
         sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
         stream.pix_fmt = pix_fmt
-        stream.codec_context.thread_count = 1  # so that the same arguments give the same bytes
         stream.codec_context.time_base = TIME_BASE if times_ms else Fraction(1, rate)
         if interlaced:
             stream.codec_context.options = {"flags": "+ildct+ilme", "x264-params": "tff=1"} | (options or {})

@@ -111,7 +111,7 @@ def _as_table(files: list[Path], judge: Judge) -> int:
         answer, error = _try(judge, file)
         codes.append(CODES[answer.verdict] if answer else ERROR)
         if answer is None:
-            table.add_row(Text("error", "bold red"), "", "", "", str(file), error["detail"])
+            table.add_row(Text("error", "bold red"), "", "", "", Text(str(file)), Text(error["detail"]))
             continue
         table.add_row(
             Text(answer.verdict.replace("_", " "), COLOURS[answer.verdict]),

@@ -140,7 +140,7 @@ class Clip:
         passed = self.times_s[-1]
         rate = (len(self.times_s) - 1) / passed if passed > 0 else 0.0
         last_s = self._scan.last_s or (1.0 / rate if rate else 0.0)
-        return passed + last_s, rate
+        return passed + last_s + self._scan.beyond_s, rate
 
     def _start(self, stamp: int | None) -> None:
         """Decode from the start, or from a key frame."""
@@ -210,14 +210,25 @@ class Clip:
         pictures = [d.picture for d in run]
         before, after = self._previous, None
         self._previous = run[-1]
-        if not any(p.interlaced_frame for p in pictures):
+        if not any(p.interlaced_frame for p in pictures) or not all(
+            _same_kind(p, pictures[0]) for p in pictures
+        ):
             return pictures
         after = self._peek()
         return deinterlace(
-            before.picture if before and before.index == run[0].index - 1 else None,
+            before.picture if before and _adjoins(before, run[0], -1) else None,
             pictures,
-            after.picture if after and after.index == run[-1].index + 1 else None,
+            after.picture if after and _adjoins(after, run[-1], 1) else None,
         )
+
+
+def _adjoins(other: _Decoded, decoded: _Decoded, step: int) -> bool:
+    """Whether `other` is the very next or last frame and can be filtered together with this one."""
+    return other.index == decoded.index + step and _same_kind(other.picture, decoded.picture)
+
+
+def _same_kind(a: VideoFrame, b: VideoFrame) -> bool:
+    return (a.width, a.height, a.format.name) == (b.width, b.height, b.format.name)
 
 
 def open_clip(path: Path, limits: Limits | None = None, *, threads: int = 1) -> Clip:

@@ -140,10 +140,10 @@ class _Follower:
 
     def tracks(self, max_faces: int) -> list[PreparedTrack]:
         """The tracks with samples, the `max_faces` weightiest, in order of their numbers."""
-        whole = {n: f for n, f in self._followed.items() if f.samples}
-        weight = {n: len(f.boxes) * median_quality(f.qualities).size_px for n, f in whole.items()}
-        kept = sorted(sorted(whole, key=lambda n: (-weight[n], n))[:max_faces])
-        return [_prepared(n, whole[n]) for n in kept]
+        faces = self._followed
+        weight = {n: len(f.boxes) * median_quality(f.qualities).size_px for n, f in faces.items()}
+        kept = sorted(sorted(faces, key=lambda n: (-weight[n], n))[:max_faces])
+        return [_prepared(n, faces[n]) for n in kept]
 
     def _sightings(self, burst: Burst) -> dict[int, list[_Sighting]]:
         positions = key_frames(len(burst), self._sampling.detect_every)
@@ -175,21 +175,24 @@ class _Follower:
         self._thumbnail = thumbnail
 
     def _cut(self, burst: Burst, number: int, sightings: list[_Sighting]) -> None:
+        if len(burst) < self._crop.frames:
+            return
+        at = np.array([s.position for s in sightings], np.float32)
+        boxes, points = np.stack([s.box for s in sightings]), np.stack([s.landmarks for s in sightings])
+        try:
+            samples = cut(
+                burst,
+                np.stack([interpolate(at, boxes, k) for k in range(len(burst))]),
+                np.stack([interpolate(at, points, k) for k in range(len(burst))]),
+                self._crop,
+            )
+        except ValueError:  # landmarks that coincide: no face has these
+            return
         face = self._followed.setdefault(number, _Followed())
         face.bursts += 1
         for s in sightings:
             face.boxes.append([s.time_s, *(float(v) for v in s.box)])
             face.qualities.append(s.quality)
-        if len(burst) < self._crop.frames:
-            return
-        at = np.array([s.position for s in sightings], np.float32)
-        boxes, points = np.stack([s.box for s in sightings]), np.stack([s.landmarks for s in sightings])
-        samples = cut(
-            burst,
-            np.stack([interpolate(at, boxes, k) for k in range(len(burst))]),
-            np.stack([interpolate(at, points, k) for k in range(len(burst))]),
-            self._crop,
-        )
         face.samples.append(samples)
         for first, last in self._spans(burst, len(samples)):
             face.start_s.append(first)
@@ -231,7 +234,7 @@ def _gap(clip: Clip, plan: list[range]) -> float:
 
 def _span(burst: Burst, clip: Clip) -> float:
     """Seconds for which the frames of a burst are shown."""
-    one = 1 / clip.frame_rate if clip.frame_rate > 0 else 0.0
+    one = 1 / clip.frame_rate if clip.frame_rate > 0 else clip.duration_s / len(clip.times_s)
     return burst[-1].time_s - burst[0].time_s + one
 
 

@@ -18,8 +18,8 @@ class Scan:
     stamps: presentation time stamps in units of `tick_s` seconds, sorted; keys: those of key
     frames that can be sought; order: whether a decoded frame is known by its stamp, only by
     counting, or whether the times themselves are unknown until all is decoded; last_s: how long
-    the last frame is shown, 0 if unknown; damage, truncated: what is missing of the file, and why
-    not all of it was looked at.
+    the last frame is shown, 0 if unknown; beyond_s: what the container goes on for after that, when
+    limits cut it; damage, truncated: what is missing of the file, and why not all of it was looked at.
     """
 
     stamps: list[int]
@@ -27,6 +27,7 @@ class Scan:
     tick_s: float
     order: Literal["stamped", "counted", "unknown"]
     last_s: float
+    beyond_s: float = 0.0
     damage: str | None = None
     truncated: str | None = None
 
@@ -40,6 +41,7 @@ class Scanner:
         self._shown: list[tuple[int, int, bool]] = []
         self._untimed = False
         self._last_dts: int | None = None
+        self._end = 0
         self._damage: str | None = None
         self._truncated: str | None = None
 
@@ -50,11 +52,9 @@ class Scanner:
                 continue
             if packet.is_corrupt:
                 self._note("a part of the file is damaged or missing")
-            elif packet.dts is not None:
+            elif packet.dts is not None and self._truncated is None:
                 self._last_dts = packet.dts
             if not packet.is_discard and not self._is_hidden(packet):
-                if self._is_full():
-                    break
                 self._add(packet)
         return self._result()
 
@@ -72,15 +72,19 @@ class Scanner:
         if stamp is None:
             self._untimed = True
             stamp = self._shown[-1][0] + 1 if self._shown else 0
-        self._shown.append((stamp, packet.duration or 0, packet.is_keyframe))
+        if self._is_full(stamp):
+            self._end = max(self._end, stamp + (packet.duration or 0))
+        else:
+            self._shown.append((stamp, packet.duration or 0, packet.is_keyframe))
 
     def _is_hidden(self, packet: "Packet[VideoStream]") -> bool:
         """VP8 frames that only later ones refer to are packets of their own (RFC 6386, 9.1)."""
         return self._stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
 
-    def _is_full(self) -> bool:
-        if self._shown:
-            passed = self._shown[-1][0] - self._shown[0][0]
+    def _is_full(self, stamp: int) -> bool:
+        """Whether a frame shown at `stamp` is over the limits; once one was, all later ones are."""
+        if self._shown and self._truncated is None:
+            passed = stamp - self._shown[0][0]
             self._truncated = self._limits.reached(len(self._shown), passed * self._tick_s)
         return self._truncated is not None
 
@@ -92,12 +96,14 @@ class Scanner:
             whole = [shown for shown in self._shown if shown[0] <= self._last_dts]
             self._shown = whole or self._shown[:1]
         stamps = [stamp for stamp, _, _ in self._shown]
+        last = self._shown[-1][0] + self._shown[-1][1] if self._shown else 0
         return Scan(
             stamps=stamps,
             keys=[stamp for stamp, _, key in self._shown if key],
             tick_s=self._tick_s,
             order=self._order(stamps),
             last_s=self._shown[-1][1] * self._tick_s if self._shown else 0.0,
+            beyond_s=max(0, self._end - last) * self._tick_s,
             damage=damage,
             truncated=self._truncated,
         )

@@ -223,14 +223,17 @@ class WebpSource:
 
     def scan(self) -> Scan:
         starts: list[int] = []
-        now, shown, truncated = 0, 0, None
+        now, shown, end, truncated = 0, 0, 0, None
         with self._path.open("rb") as f:
             for shown in _webp_durations(f):
-                if truncated := self._limits.reached(len(starts), now / 1000):
-                    break
-                starts.append(now)
+                truncated = truncated or self._limits.reached(len(starts), now / 1000)
+                if truncated is None:
+                    starts.append(now)
+                    end = now + shown
                 now += shown
-        return Scan(starts, [], 0.001, "counted", shown / 1000, truncated=truncated)
+        beyond_s = (now - end) / 1000
+        last_s = (end - starts[-1]) / 1000 if starts else 0.0
+        return Scan(starts, [], 0.001, "counted", last_s, beyond_s, truncated=truncated)
 
     def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
         if stamp is not None:
@@ -257,6 +260,7 @@ def _webp_durations(f: BinaryIO) -> Iterator[int]:
         padded = size + size % 2
         if chunk[:4] == b"ANMF":
             head = f.read(16)
-            yield int.from_bytes(head[12:15], "little")
+            # As browsers do: a picture that is to be shown for no time is shown for a tenth of a second.
+            yield int.from_bytes(head[12:15], "little") or 100
             padded -= len(head)
         f.seek(padded, 1)

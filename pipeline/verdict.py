@@ -283,6 +283,9 @@ def _summary(
 
 
 def _identity(clip: PreparedClip, bundle: Bundle, *, explain: bool, timeline: bool) -> str:
-    tracks = ",".join(str(t.track) for t in clip.tracks)
-    what = f"{clip.media.sha256} {bundle.digest} {explain} {timeline} {tracks}"
-    return hashlib.sha256(what.encode()).hexdigest()[:32]
+    """The same for the same clip, bundle and options under settings that look at the same pixels."""
+    what = hashlib.sha256(f"{clip.media} {clip.coverage} {bundle.digest} {explain} {timeline}".encode())
+    for track in clip.tracks:
+        what.update(f"{track.track} {track.samples.shape}".encode())
+        what.update(track.samples.tobytes())
+    return what.hexdigest()[:32]

@@ -48,8 +48,8 @@ def main() -> int:
     except FaceModelError as e:
         _send(answers, FAILED, str(e).encode())
         return 1
-    _silence(sys.stderr)  # a decoder's complaints are of no use, and may tell of the clip
     _restrict(config["memory_bytes"])
+    _silence(sys.stderr)  # a decoder's complaints are of no use, and may tell of the clip
     _send(answers, READY, b"")
     for line in jobs:
         _send(answers, TAKEN, b"")  # from here on, a crash is the clip's fault
@@ -115,7 +115,9 @@ def _restrict(memory_bytes: int) -> None:
     """Give up what decoding does not need. `memory_bytes` is on top of what is mapped by now."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if most_files == resource.RLIM_INFINITY else min(OPEN_FILES, most_files)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if sys.platform == "linux":
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

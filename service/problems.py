@@ -186,6 +186,7 @@ An error is answered as `application/problem+json` ([RFC 9457](https://www.rfc-e
 answered with status 200 and the verdict `not_applicable`.
 
 The routes below `/v2` follow the Open Inference Protocol and answer errors as `{"error": "..."}`.
+What can not be parsed as HTTP at all is answered with status 400 as plain text.
 
 """
 

@@ -12,6 +12,7 @@ from service.problems import PROBLEMS, MalformedRequest, NotFound, Problem, Unav
 from service.state import Service
 
 router = APIRouter()
+RETRY = {"Retry-After": "2"}
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "content": {"application/problem+json": {}}, "description": "Not ready"}
 }
@@ -85,14 +86,14 @@ async def readyz(request: Request) -> JSONResponse:
 async def v2_live(request: Request) -> JSONResponse:
     """Liveness in the words of the Open Inference Protocol."""
     live = _service(request).alive()
-    return JSONResponse({"live": live}, status_code=200 if live else 503)
+    return JSONResponse({"live": live}, status_code=200 if live else 503, headers=None if live else RETRY)
 
 
 @router.get("/v2/health/ready", tags=["open inference protocol"])
 async def v2_ready(request: Request) -> JSONResponse:
     """Readiness in the words of the Open Inference Protocol."""
     ready = _service(request).not_ready() is None
-    return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+    return JSONResponse({"ready": ready}, status_code=200 if ready else 503, headers=None if ready else RETRY)
 
 
 @router.get("/v2/models/{name}/ready", tags=["open inference protocol"])
@@ -102,7 +103,9 @@ async def v2_model_ready(request: Request, name: str) -> JSONResponse:
     if name not in service.bundles.by_id:
         raise NotFound(f"no model {name[:64]!r}", problem="unknown-model")
     ready = service.not_ready() is None
-    return JSONResponse({"name": name, "ready": ready}, status_code=200 if ready else 503)
+    return JSONResponse(
+        {"name": name, "ready": ready}, status_code=200 if ready else 503, headers=None if ready else RETRY
+    )
 
 
 @router.get("/metrics", tags=["operations"], response_class=PlainTextResponse)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -17,12 +18,16 @@ from python_multipart.multipart import parse_options_header
 from service.problems import (
     DeadlineExceeded,
     MalformedRequest,
+    Unavailable,
     UnsupportedMediaType,
     UploadTooLarge,
     UploadTooSlow,
 )
 
+log = logging.getLogger(__name__)
+
 FIELD = "file"
+STORE_AGAIN_S = 5.0
 FRAMING_BYTES = 64 * 1024
 """What a multipart body may have around the clip: boundaries and part headers."""
 CHUNK_BYTES = 1024 * 1024
@@ -71,10 +76,13 @@ def check_headers(request: Request, limits: UploadLimits) -> None:
 async def received(request: Request, limits: UploadLimits) -> AsyncIterator[Upload]:
     """The clip in a request that passed `check_headers`, until the end of the block.
 
-    Raises MalformedRequest, UploadTooLarge, UploadTooSlow, DeadlineExceeded, or Starlette's
-    ClientDisconnect.
+    Raises MalformedRequest, UploadTooLarge, UploadTooSlow, DeadlineExceeded, Unavailable when there
+    is no room for it, or Starlette's ClientDisconnect.
     """
-    handle, name = tempfile.mkstemp(prefix="clip-", dir=limits.scratch)
+    try:
+        handle, name = tempfile.mkstemp(prefix="clip-", dir=limits.scratch)
+    except OSError as e:
+        raise _no_room(e) from e
     path = Path(name)
     sink = _Sink(handle, limits.max_bytes)
     try:
@@ -85,11 +93,19 @@ async def received(request: Request, limits: UploadLimits) -> AsyncIterator[Uplo
             if limits.deadline <= limits.slow_at:
                 raise DeadlineExceeded("the deadline passed while the body was received") from e
             raise UploadTooSlow(f"only {sink.size:,} bytes of the clip arrived in time") from e
+        except OSError as e:
+            raise _no_room(e) from e
         finally:
             os.close(handle)
         yield Upload(path, sink.size, sink.digest())
     finally:
         path.unlink(missing_ok=True)  # noqa: ASYNC240 - quick, and it must happen even when cancelled
+
+
+def _no_room(error: OSError) -> Unavailable:
+    """Other uploads free disk and descriptors when they end, so it may be tried again."""
+    log.error("a clip can not be stored", extra={"reason": error.strerror})
+    return Unavailable("the clip can not be stored now", problem="overloaded", retry_after_s=STORE_AGAIN_S)
 
 
 async def _read(request: Request, sink: "_Sink", limits: UploadLimits) -> None:

@@ -88,6 +88,14 @@ def test_the_table_is_for_people(media, models, capsys, monkeypatch):
     assert "not applicable" in out
 
 
+def test_a_file_name_is_never_markup(models, capsys, tmp_path):
+    models()
+    code, out, _ = run("scan", "x[bold].mp4", "[/b].mp4", capsys=capsys)
+    assert code == 3
+    assert "x[bold].mp4" in out
+    assert "[/b].mp4" in out
+
+
 def test_sample_is_a_clip_with_faces(models, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models()

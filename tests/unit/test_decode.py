@@ -629,3 +629,19 @@ def test_real_clips_give_every_planned_frame_untouched():
             assert clip.damage is None
         assert [f.index for f in frames] == [i for run in plan for i in run]
         assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
+
+
+def test_an_interlaced_clip_that_changes_its_size_is_decoded_up_to_there(tmp_path):
+    options = {"flags": "+ildct+ilme", "top": "1", "g": "5", "bf": "0"}
+    for count in range(12, 18):
+        parts = [
+            write_clip(
+                tmp_path / f"{w}.ts", pattern(n, w, h), codec="mpeg2video", options=options
+            ).read_bytes()
+            for n, w, h in ((count, 192, 128), (14, 96, 64))
+        ]
+        path = tmp_path / "both.ts"
+        path.write_bytes(b"".join(parts))
+        with open_clip(path) as clip:
+            plan = plan_bursts(clip.times_s, SamplingSpec(bursts=8, burst_frames=4))
+            assert sum(len(burst) for burst in clip.bursts(plan)) > 0

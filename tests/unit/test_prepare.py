@@ -146,6 +146,43 @@ def test_damage_is_told(tmp_path):
     assert clip.tracks
 
 
+def test_a_detection_that_is_no_face_costs_itself_alone(two_faces):
+    yunet = open_detector("yunet")
+
+    class Spoilt(Told):
+        def detect(self, images):
+            found = yunet.detect(images)
+            for faces in found:
+                faces.landmarks[0] = 50.0
+            return found
+
+    clip = run(two_faces, ALIGNED, detector=Spoilt())
+    assert (len(clip.tracks), clip.faces_seen) == (1, 2)
+
+
+def test_of_a_clip_over_the_limit_the_whole_is_told(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", pattern(100))
+    clip = prepare(
+        path, crop=NATIVE, sampling=SAMPLING, detector=Told(), limits=Limits(max_duration_s=1.0), max_faces=1
+    )
+    assert clip.media.duration_s == pytest.approx(4.0)
+    assert clip.coverage.fraction == pytest.approx(24 / 100, abs=0.01)
+    assert clip.coverage.truncated
+
+
+def test_one_frame_far_away_is_over_the_limit_too(tmp_path):
+    path = write_clip(tmp_path / "c.mkv", pattern(11), times_ms=[*range(0, 400, 40), 2_000_000])
+    clip = run(path, detector=Told())
+    assert clip.coverage.truncated
+    assert clip.coverage.seconds_looked_at < 1
+    assert clip.media.duration_s >= 2000
+
+
+def test_all_of_a_clip_of_one_frame_is_seen(tmp_path):
+    clip = run(write_clip(tmp_path / "c.mp4", pattern(1)), detector=Told())
+    assert clip.coverage.fraction == 1.0
+
+
 def test_media_errors_pass_through(tmp_path):
     with pytest.raises(NoVideoStream):
         run(audio_only(tmp_path / "a.mp4"))

@@ -1,6 +1,7 @@
 """Uploads are counted while they stream, hashed on the way, and leave nothing behind."""
 
 import asyncio
+import errno
 import hashlib
 import stat
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from service.problems import DeadlineExceeded, ServiceError, UploadTooLarge, UploadTooSlow
+from service.problems import DeadlineExceeded, ServiceError, Unavailable, UploadTooLarge, UploadTooSlow
 from service.upload import FRAMING_BYTES, UploadLimits, check_headers, received
 
 CLIP = bytes(range(256)) * 5000
@@ -172,3 +173,15 @@ def test_deadline_counts_while_the_body_is_received(tmp_path):
 def test_client_that_leaves_half_way_leaves_no_file(tmp_path):
     with pytest.raises(ClientDisconnect):
         upload(tmp_path, Body(CLIP, then="leave"), "video/mp4")
+
+
+@pytest.mark.parametrize("call", ["service.upload.os.write", "service.upload.tempfile.mkstemp"])
+def test_a_full_disk_is_no_fault_of_the_client(tmp_path, monkeypatch, call):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(call, full)
+    with pytest.raises(Unavailable) as refused:
+        upload(tmp_path, Body(CLIP), "video/mp4")
+    assert refused.value.problem == "overloaded"
+    assert int(refused.value.headers["Retry-After"]) >= 1

@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv pip --quiet --no-progress
+# Where the system has a store of certificates it is used, since it may hold a proxy's; uv brings its own.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := true
+endif
 # torch is no part of what serves. Its plain Linux wheel brings gigabytes of CUDA packages, so the
 # CPU build is asked for first: pip finds it wherever its own configuration points.
 TORCH  ?= 2.13.0
@@ -46,7 +50,7 @@ $(VENV)/.uv: requirements/uv.lock
 	  || { echo "deepfake-detect needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.uv requirements/cpu.lock pyproject.toml

@@ -275,11 +275,11 @@ def _summary(
         return f"No verdict: {reasons[0].split(': ', 1)[1]}."
     count = "the one face" if len(faces) == 1 else f"at least one of {len(faces)} faces"
     if verdict == "manipulated":
-        return f"Signs of manipulation in {count} (probability {probabilities.fake:.0%})."
+        return f"Signs of manipulation in {count} (probability of manipulation {probabilities.fake:.0%})."
     if verdict == "uncertain":
         return f"The evidence does not decide: probability of manipulation {probabilities.fake:.0%}."
     seen = "the one face" if len(faces) == 1 else f"the {len(faces)} faces"
-    return f"No sign of manipulation found in {seen} (probability {probabilities.fake:.0%})."
+    return f"No sign of manipulation found in {seen} (probability of manipulation {probabilities.fake:.0%})."
 
 
 def _identity(clip: PreparedClip, bundle: Bundle, *, explain: bool, timeline: bool) -> str:

@@ -14,8 +14,7 @@ MIN_SIZE_PX = 32.0
 MIN_SHARPNESS = 5.0
 MIN_BRIGHTNESS = 0.08
 MAX_YAW = 0.9
-"""Each lies beyond 99% of the ordinary clips of the training corpus, whose first percentiles are 50
-pixels, 15 and 0.21, and whose 99th percentile of the yaw is 0.83."""
+"""Each lies beyond what nearly all ordinary clips of the training corpus show."""
 
 BOX_IN_TEMPLATE = 0.83
 """Side of a face box in units of the plain aligned template's side: the median over detections."""

@@ -283,9 +283,9 @@ def _summary(
 
 
 def _identity(clip: PreparedClip, bundle: Bundle, *, explain: bool, timeline: bool) -> str:
-    """The same for the same clip, bundle and options under settings that look at the same pixels."""
+    """The same for the same clip, bundle and options under settings that lead to the same samples."""
     what = hashlib.sha256(f"{clip.media} {clip.coverage} {bundle.digest} {explain} {timeline}".encode())
     for track in clip.tracks:
         what.update(f"{track.track} {track.samples.shape}".encode())
-        what.update(track.samples.tobytes())
+        what.update(track.boxes.tobytes() + track.start_s.tobytes())
     return what.hexdigest()[:32]

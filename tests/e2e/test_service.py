@@ -46,9 +46,7 @@ class Server:
         }
         self.process = start(self.log, **(given | settings))
         ready = self.process.stdout.readline()
-        found = re.match(
-            r"ready: (http://127\.0\.0\.1:\d+)  try: curl -F file=@sample\.mp4 \1/v1/detect$", ready
-        )
+        found = re.match(READY, ready)
         assert found, (ready, self.log.read_text())
         self.url = found[1]
         self.client = httpx.Client(base_url=self.url, timeout=60)
@@ -113,10 +111,8 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, tiny):
-    embedded = default_models()
-    models = embedded if list(embedded.glob("*/manifest.json")) else tiny
-    one = Server(tmp_path_factory.mktemp("server"), models)
+def server(tmp_path_factory):
+    one = Server(tmp_path_factory.mktemp("server"), default_models())
     yield one
     assert one.stop() == 0
     assert list(one.scratch.iterdir()) == []

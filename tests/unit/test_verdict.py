@@ -174,6 +174,13 @@ def test_the_answer_is_a_pure_function_of_clip_bundle_and_options():
     assert a.id != decide(clip(track()), [scores(0.4)], bundle(), explain=True).id
 
 
+def test_settings_that_look_at_other_pixels_give_another_identity():
+    moved = replace(track(), boxes=track().boxes + 1)
+    made = [clip(track()), clip(moved), clip(track(), truncated=True), clip(track(bursts=2))]
+    ids = {decide(c, [scores(0.4, len(c.tracks[0].samples))], bundle()).id for c in made}
+    assert len(ids) == len(made)
+
+
 def test_doubts_about_the_model_itself_are_said():
     uncalibrated = Calibration(id=None, thresholds=plain.thresholds, data="")
     answer = decide(clip(track()), [scores(0.1)], bundle(uncalibrated, trained=False))

@@ -88,7 +88,7 @@ def test_windows_spread_over_the_middle_of_the_face(grid: int, side: int, face: 
     region = max(face * margin, side)
     middle = places + side / 2
     assert np.abs(middle.mean(axis=0) - centre).max() <= 1
-    assert np.abs(middle - centre).max() <= (region - side) / 2 + 1
+    assert np.abs(middle - centre).max() <= (region - side) / 2 + 1.001, "within a pixel, told in floats"
     if grid > 1:
         assert np.abs(np.ptp(places, axis=0) - (region - side)).max() <= 2
         columns = np.unique(places[:grid, 0])

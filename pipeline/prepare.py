@@ -50,7 +50,7 @@ def prepare(
         looked = 0.0
         frames_used = 0
         bursts = clip.bursts(plan)
-        while (burst := _next(bursts, clock)) is not None:
+        while not follower.satisfied and (burst := _next(bursts, clock)) is not None:
             follower.follow(burst)
             looked += _span(burst, clip)
             frames_used += len(burst)
@@ -126,6 +126,11 @@ class _Follower:
     def faces_seen(self) -> int:
         """Tracks that were begun, whether or not samples could be cut."""
         return len(self._seen)
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether some face was cut from as many bursts as were asked for."""
+        return any(f.bursts >= self._sampling.bursts for f in self._followed.values())
 
     def follow(self, burst: Burst) -> None:
         """Take in the next burst."""

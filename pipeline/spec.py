@@ -31,8 +31,9 @@ class CropSpec(BaseModel):
 class SamplingSpec(BaseModel):
     """Which frames of a clip are looked at: `bursts` runs of `burst_frames` consecutive frames.
 
-    `even` spreads the bursts over the clip, `head` takes them back to back from the start (the
-    paper's first 150 face frames). Faces are detected on every `detect_every`-th frame of a burst.
+    `even` spreads the bursts over the clip. `head` takes them back to back from the start and goes on
+    past those without a face until one face was in `bursts` of them (the paper's first 150 face
+    frames). Faces are detected on every `detect_every`-th frame of a burst.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,7 +10,7 @@ from pipeline.detect.registry import open_detector
 from pipeline.errors import NoVideoStream
 from pipeline.media import Limits
 from pipeline.prepare import prepare
-from pipeline.sample import plan_bursts
+from pipeline.sample import SEARCHED, plan_bursts
 from pipeline.spec import CropSpec, SamplingSpec
 from tests.media import audio_only, broken_off, face_clip, pattern, still, write_clip
 
@@ -194,3 +194,30 @@ def test_the_same_file_gives_the_same_bytes(two_faces):
     for s, t in zip(a.tracks, b.tracks, strict=True):
         np.testing.assert_array_equal(s.samples, t.samples)
         np.testing.assert_array_equal(s.boxes, t.boxes)
+
+
+class Late(Told):
+    """A detector that finds a face from the tenth picture on."""
+
+    def detect(self, images):
+        found = super().detect(images)
+        return found if len(self.calls) > 10 else [faces_none() for _ in found]
+
+
+def faces_none():
+    return Faces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+
+
+def test_head_takes_the_first_frames_with_a_face(tmp_path):
+    plain = write_clip(tmp_path / "plain.mp4", pattern(40))
+    head = SamplingSpec(bursts=8, burst_frames=1, spread="head")
+    clip = run(plain, ALIGNED, head, Late([10, 10, 40, 40]))
+    assert clip.tracks[0].start_s.tolist() == pytest.approx([k / 25 for k in range(10, 18)])
+    assert clip.media.frames_used == 18
+
+
+def test_head_gives_up_where_no_face_comes(tmp_path):
+    plain = write_clip(tmp_path / "plain.mp4", pattern(40))
+    clip = run(plain, ALIGNED, SamplingSpec(bursts=3, burst_frames=1, spread="head"), Told())
+    assert clip.tracks == []
+    assert clip.media.frames_used == 3 * SEARCHED

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sample import key_frames, plan_bursts
+from pipeline.sample import SEARCHED, key_frames, plan_bursts
 from pipeline.spec import SamplingSpec
 
 gaps = st.lists(st.sampled_from([0.0, 0.001, 0.02, 0.04, 0.5, 3.0]), max_size=200)
@@ -34,13 +34,14 @@ def test_runs_are_whole_disjoint_ordered_and_inside(gaps_s, spec):
     times = times_of(gaps_s)
     plan = plan_bursts(times, spec)
     assert plan == plan_bursts(times, spec)
-    assert 1 <= len(plan) <= spec.bursts
+    most = spec.bursts * (SEARCHED if spec.spread == "head" else 1)
+    assert 1 <= len(plan) <= most
     assert all(a.stop <= b.start for a, b in pairwise(plan))
     assert plan[0].start >= 0
     assert plan[-1].stop <= len(times)
     if len(times) >= spec.burst_frames:
         assert all(len(run) == spec.burst_frames for run in plan)
-        assert len(plan) == min(spec.bursts, len(times) // spec.burst_frames)
+        assert len(plan) == min(most, len(times) // spec.burst_frames)
     else:
         assert plan == [range(len(times))]
 

@@ -2,8 +2,9 @@
 
 Two networks come from this one definition. The paper's own (likith-2023): ResNeXt-50 32x4d without its
 classifier, adaptive average pooling, 2048 features, LSTM 2048 -> 2048, ReLU, dropout 0.4, linear to
-two, softmax. And the compact one, which puts a small CNN over residuals of native windows in the
-place of the trunk.
+two, softmax; fed with aligned crops as in the paper, or with native windows over a burst. And the
+compact one, which puts a small CNN over residuals of native windows, or several, in the place of the
+trunk.
 
 The paper pools the sequence by its mean. Here the mean is taken after the ReLU; the linear layer is
 affine, so the pooled logit is exactly the mean of the logits of the valid steps, and what a step
@@ -19,17 +20,16 @@ from torch.nn import functional as F
 
 from pipeline.bundle import CLASSES
 from pipeline.spec import CropSpec, SamplingSpec
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-RESNEXT_FEATURES = 2048
+from training.trunks import RESNEXT_FEATURES, Filters, NativeEnsemble, NativeTrunk, ResNeXt50, Stem
 
 
 class DetectorConfig(BaseModel):
     """What a network is and what it is fed. Unknown keys are errors.
 
     feature_size: D, the trunk's output; hidden: the LSTM's state; dropout: between LSTM and linear;
-    width: channels of the first convolutions of the native trunk (unused by the ResNeXt).
+    width: channels of the first convolutions of the native trunk and of the fine stem; members:
+    native trunks side by side, each giving its part of the features; stem: of the ResNeXt; filters:
+    of the residuals that a burst is seen through.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,16 +41,27 @@ class DetectorConfig(BaseModel):
     hidden: int = Field(ge=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
     width: int = Field(default=24, ge=1)
+    members: int = Field(default=1, ge=1)
+    stem: Stem = "imagenet"
+    filters: Filters = "fixed"
 
     @model_validator(mode="after")
     def consistent(self) -> "DetectorConfig":
-        """Each trunk reads one kind of crop, and the ResNeXt has 2048 features."""
+        """What does not fit together, or would be ignored, is an error."""
+        burst = self.crop.colour == "yuv" and self.crop.frames > 1
+        picture = self.crop.colour == "rgb" and self.crop.frames == 1
+        if self.filters != "fixed" and not burst:
+            raise ValueError("filters belong to the residuals of yuv bursts")
         if self.trunk == "resnext50_32x4d":
-            if self.crop.colour != "rgb" or self.crop.frames != 1 or self.feature_size != RESNEXT_FEATURES:
-                raise ValueError("resnext50_32x4d takes rgb crops of one frame and gives 2048 features")
-        elif self.crop.colour != "yuv" or self.crop.frames < 2 or self.feature_size % 2:
+            if not (picture or burst) or self.feature_size != RESNEXT_FEATURES or self.members != 1:
+                raise ValueError(
+                    "resnext50_32x4d takes rgb crops of one frame or yuv bursts of two frames or more, "
+                    "gives 2048 features and has one member"
+                )
+        elif not burst or self.feature_size % (2 * self.members) or self.stem != "imagenet":
             raise ValueError(
-                "the native trunk takes yuv bursts of two frames or more and gives an even feature size"
+                "the native trunk takes yuv bursts of two frames or more, gives an even feature size "
+                "for each member and has no stem to choose"
             )
         return self
 
@@ -82,108 +93,17 @@ def native_config() -> DetectorConfig:
     )
 
 
-class Bottleneck(nn.Module):
-    """Grouped residual bottleneck (Xie et al., CVPR 2017). Submodules carry torchvision's names."""
-
-    def __init__(self, inputs: int, width: int, outputs: int, stride: int, groups: int = 32) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        skip = x if self.downsample is None else self.downsample(x)
-        return F.relu(y + skip)
-
-
-class ResNeXt50(nn.Module):
-    """ResNeXt-50 32x4d without its classifier, ImageNet normalisation included.
-
-    Names and shapes of its state equal torchvision's resnext50_32x4d (without `fc`), so that its
-    ImageNet checkpoint loads.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = self._stage(64, 128, 256, blocks=3, stride=1)
-        self.layer2 = self._stage(256, 256, 512, blocks=4, stride=2)
-        self.layer3 = self._stage(512, 512, 1024, blocks=6, stride=2)
-        self.layer4 = self._stage(1024, 1024, RESNEXT_FEATURES, blocks=3, stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @staticmethod
-    def _stage(inputs: int, width: int, outputs: int, *, blocks: int, stride: int) -> nn.Sequential:
-        first = Bottleneck(inputs, width, outputs, stride)
-        return nn.Sequential(first, *(Bottleneck(outputs, width, outputs, 1) for _ in range(blocks - 1)))
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """uint8 RGB samples [N, 1, S, S, 3] to features float32 [N, 2048]."""
-        x = samples[:, 0].permute(0, 3, 1, 2).float() / 255
-        x = (x - self.mean) / self.std
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)
-
-
-def residuals(luma: Tensor) -> Tensor:
-    """What prediction from the neighbours leaves of a burst: float [N, F, S, S], 0 to 255, to [N, C, S, S].
-
-    F - 1 first differences in time, then vertical and horizontal second differences of every second
-    frame. Each is scaled and clipped to +-3, so that detail and noise count and content does not
-    (after Fridrich & Kodovsky, IEEE TIFS 2012).
-    """
-    time = luma[:, 1:] - luma[:, :-1]
-    still = luma[:, ::2]
-    vertical = F.pad(2 * still[:, :, 1:-1] - still[:, :, :-2] - still[:, :, 2:], (0, 0, 1, 1))
-    horizontal = F.pad(2 * still[..., 1:-1] - still[..., :-2] - still[..., 2:], (1, 1, 0, 0))
-    return torch.cat([time / 2, vertical / 3, horizontal / 3], 1).clamp(-3, 3)
-
-
-class NativeTrunk(nn.Module):
-    """A small CNN over residuals of native windows; mean and root mean square of its last maps."""
-
-    def __init__(self, frames: int, width: int, feature_size: int) -> None:
-        super().__init__()
-        channels = frames - 1 + 2 * ((frames + 1) // 2)
-        self.body = nn.Sequential(
-            *self._layer(channels, width, 5),
-            *self._layer(width, width, 3),
-            nn.AvgPool2d(2),
-            *self._layer(width, feature_size // 2, 3),
-        )
-
-    @staticmethod
-    def _layer(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """uint8 YUV samples [N, F, S, S, 3] to features float32 [N, D]; reads the luma alone."""
-        maps = self.body(residuals(samples[..., 0].float())).float()
-        # The small constant keeps the gradient of the root finite where a map is all zeros.
-        rms = (maps.square().mean((2, 3)) + 1e-8).sqrt()
-        return torch.cat([maps.mean((2, 3)), rms], 1)
+def native_resnext_config() -> DetectorConfig:
+    """The paper's network over the compact one's native windows."""
+    native = native_config()
+    return DetectorConfig(
+        trunk="resnext50_32x4d",
+        crop=native.crop,
+        sampling=native.sampling,
+        feature_size=RESNEXT_FEATURES,
+        hidden=2048,
+        stem="fine",
+    )
 
 
 class TemporalHead(nn.Module):
@@ -220,11 +140,7 @@ class DetectorNetwork(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        self.trunk: nn.Module = (
-            ResNeXt50()
-            if config.trunk == "resnext50_32x4d"
-            else NativeTrunk(config.crop.frames, config.width, config.feature_size)
-        )
+        self.trunk = _trunk(config)
         self.head = TemporalHead(config.feature_size, config.hidden, config.dropout)
 
     def features(self, samples: Tensor) -> Tensor:
@@ -238,3 +154,42 @@ class DetectorNetwork(nn.Module):
     def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B, T, F, S, S, 3] and lengths [B] to steps [B, T, 2] and pooled [B, 2] probabilities."""
         return self.head(self.features(samples), lengths)  # type: ignore[no-any-return]
+
+
+def _trunk(config: DetectorConfig) -> nn.Module:
+    frames, width, filters = config.crop.frames, config.width, config.filters
+    if config.trunk == "resnext50_32x4d":
+        return ResNeXt50(frames, config.stem, width, filters)
+    each = config.feature_size // config.members
+    members = [NativeTrunk(frames, width, each, filters) for _ in range(config.members)]
+    return members[0] if config.members == 1 else NativeEnsemble(members)
+
+
+def combine(networks: list[DetectorNetwork]) -> DetectorNetwork:
+    """One network whose logits are exactly the mean of those of several native networks.
+
+    Features and states follow each other, the LSTM's weights are block-diagonal, and the linear
+    layer takes the mean. All networks share one configuration with one member each. Raises
+    ValueError.
+    """
+    config, k = networks[0].config, len(networks)
+    if any(n.config != config for n in networks) or config.trunk != "native" or config.members != 1:
+        raise ValueError("only native networks of one configuration, one member each, can be combined")
+    grown = {"members": k, "feature_size": k * config.feature_size, "hidden": k * config.hidden}
+    whole = DetectorNetwork(config.model_copy(update=grown))
+    trunks = [n.trunk for n in networks]
+    whole.trunk.load_state_dict((NativeEnsemble(trunks) if k > 1 else trunks[0]).state_dict())
+    with torch.no_grad():
+        for name, parameter in whole.head.lstm.named_parameters():
+            parts = [dict(n.head.lstm.named_parameters())[name].chunk(4) for n in networks]
+            parameter.copy_(torch.cat([_joined(gate) for gate in zip(*parts, strict=True)]))
+        whole.head.linear.weight.copy_(torch.cat([n.head.linear.weight for n in networks], 1) / k)
+        whole.head.linear.bias.copy_(torch.stack([n.head.linear.bias for n in networks]).mean(0))
+    return whole.train(networks[0].training)
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """Vectors one behind the other, matrices on the diagonal."""
+    if parts[0].ndim == 1:
+        return torch.cat(parts)
+    return torch.block_diag(*parts)  # type: ignore[no-untyped-call,no-any-return]

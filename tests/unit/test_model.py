@@ -15,10 +15,19 @@ from training.keymap import load_common, load_torchvision, map_common
 from training.model import (
     DetectorConfig,
     DetectorNetwork,
-    ResNeXt50,
     TemporalHead,
+    combine,
     native_config,
+    native_resnext_config,
     paper_config,
+)
+from training.trunks import (
+    RESNEXT_FEATURES,
+    NativeTrunk,
+    Residuals,
+    ResNeXt50,
+    Stem,
+    residual_channels,
     residuals,
 )
 
@@ -216,6 +225,100 @@ def test_native_trunk_reads_the_luma_alone(native: DetectorNetwork) -> None:
     torch.testing.assert_close(native.trunk(samples), native.trunk(grey))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("stem", ["imagenet", "fine"])
+def test_resnext_over_a_burst_sees_its_residuals(stem: Stem) -> None:
+    torch.manual_seed(0)
+    trunk = ResNeXt50(4, stem).eval()
+    seen: list[torch.Tensor] = []
+    first = next(m for m in trunk.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    samples = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8)
+    assert trunk(samples).shape == (2, RESNEXT_FEATURES)
+    torch.testing.assert_close(seen[0], residuals(samples[..., 0].float()))
+
+
+def test_fine_stem_looks_at_every_pixel_and_costs_no_more_in_the_stages() -> None:
+    trunk = ResNeXt50(4, "fine").eval()
+    shapes: list[torch.Size] = []
+    trunk.layer1.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    trunk(torch.zeros((1, 4, 64, 64, 1), dtype=torch.uint8))
+    assert shapes == [torch.Size([1, 64, 16, 16])]
+    stem = trunk.fine
+    assert stem is not None
+    assert all(m.stride == (1, 1) for m in stem if isinstance(m, nn.Conv2d))
+
+
+def test_native_resnext_is_the_papers_network_on_the_compact_ones_windows() -> None:
+    config = native_resnext_config()
+    with torch.device("meta"):
+        network = DetectorNetwork(config)
+    assert isinstance(network.trunk, ResNeXt50)
+    assert network.trunk.fine is not None
+    assert (config.crop, config.sampling) == (native_config().crop, native_config().sampling)
+    assert (network.head.lstm.input_size, network.head.lstm.hidden_size) == (2048, 2048)
+
+
+@torch.no_grad()
+def test_constrained_filters_are_prediction_errors_whatever_was_learnt() -> None:
+    torch.manual_seed(0)
+    layer = Residuals("constrained")
+    assert layer.weight is not None
+    layer.weight.normal_(std=3)
+    kernels = layer.kernels(layer.weight)
+    assert (kernels[..., 2, 2] == -1).all()
+    torch.testing.assert_close(kernels.sum((2, 3)), torch.zeros(2, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer.kernels(kernels), kernels)
+    samples = torch.randint(0, 256, (2, 5, 16, 16, 1), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        flat = layer(torch.full_like(samples, 200))
+        found = layer(samples)
+    assert flat.abs().max() < 1e-3
+    assert found.shape == (2, residual_channels(5), 16, 16)
+    assert found.abs().max() == 3
+
+
+def test_constrained_filters_learn() -> None:
+    torch.manual_seed(0)
+    config = native_config().model_copy(update={"filters": "constrained"})
+    network = DetectorNetwork(config)
+    network.step_logits(samples_for(config, 1, 2)).square().sum().backward()
+    assert isinstance(network.trunk, NativeTrunk)
+    weight = network.trunk.residuals.weight
+    assert weight is not None
+    assert weight.grad is not None
+    assert weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_members_each_give_their_part_of_the_features() -> None:
+    torch.manual_seed(0)
+    network = DetectorNetwork(native_config().model_copy(update={"members": 4})).eval()
+    samples = samples_for(network.config, 3)
+    parts = [member(samples) for member in network.trunk.members]
+    assert [tuple(p.shape) for p in parts] == [(3, 16)] * 4
+    torch.testing.assert_close(network.trunk(samples), torch.cat(parts, 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [1, 3])
+def test_combined_networks_answer_with_the_mean_of_their_logits(k: int) -> None:
+    torch.manual_seed(0)
+    small = native_config().model_copy(update={"feature_size": 8, "hidden": 6, "width": 4})
+    networks = [DetectorNetwork(small).eval() for _ in range(k)]
+    samples = samples_for(small, 2, 5)
+    whole = combine(networks)
+    expected = torch.stack([n.step_logits(samples) for n in networks]).mean(0)
+    torch.testing.assert_close(whole.step_logits(samples), expected)
+    assert (whole.config.members, whole.config.feature_size, whole.config.hidden) == (k, 8 * k, 6 * k)
+
+
+def test_networks_of_two_kinds_are_not_combined(native: DetectorNetwork) -> None:
+    other = DetectorNetwork(native.config.model_copy(update={"width": 4}))
+    with pytest.raises(ValueError, match="one configuration"):
+        combine([native, other])
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -223,6 +326,21 @@ def test_native_trunk_reads_the_luma_alone(native: DetectorNetwork) -> None:
         {"feature_size": 63},
         {"crop": {"kind": "native", "side": 64, "frames": 1, "colour": "yuv"}},
         {"heads": 2},
+        {"members": 3},
+        {"stem": "fine"},
+        {"trunk": "resnext50_32x4d"},
+        {"trunk": "resnext50_32x4d", "feature_size": 2048, "members": 2},
+        {
+            "trunk": "resnext50_32x4d",
+            "feature_size": 2048,
+            "crop": {"kind": "aligned", "side": 64, "frames": 2},
+        },
+        {
+            "trunk": "resnext50_32x4d",
+            "feature_size": 2048,
+            "crop": {"kind": "aligned", "side": 64},
+            "filters": "constrained",
+        },
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(change: dict[str, object]) -> None:

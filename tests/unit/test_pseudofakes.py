@@ -1,0 +1,253 @@
+"""Pseudo-fakes: forged inside of a mask and nowhere else, the same for the same seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.frames import F32, U8
+from training.pseudofakes import KINDS, forge, in_time, make
+from training.pseudofakes.appearance import DETAILS, grain, recolour
+from training.pseudofakes.context import Context, aligned_landmarks, centred_landmarks, default_landmarks
+from training.pseudofakes.geometry import at_times, head_motion, shift
+from training.pseudofakes.masks import PICTURE, REGIONS, fill, outline, region_mask
+from training.pseudofakes.trajectories import drift, jitter
+
+SEEDS = st.integers(0, 2**32 - 1)
+PLAIN = [name for name, kind in KINDS.items() if kind.needs is None]
+MOVES = [name for name in PLAIN if KINDS[name].moves]
+
+
+def clip(frames: int = 8, height: int = 64, width: int = 64, channels: int = 1, speed: float = 0.7) -> F32:
+    """A textured picture that moves by `speed` pixels a frame, with fresh noise."""
+    rng = np.random.default_rng(frames + height + channels)
+    y, x = np.mgrid[:height, :width]
+    pictures = []
+    for t in range(frames):
+        at_x, at_y = x + speed * t, y + 0.5 * speed * t
+        wave = 120 + 40 * np.sin(at_x / 4) + 30 * np.cos(at_y / 3) + 20 * np.sin((at_x + at_y) / 7)
+        pictures.append(np.stack([wave + 10 * c for c in range(channels)], axis=-1))
+    moving = np.stack(pictures)
+    return (moving + (speed > 0) * rng.normal(0, 2, moving.shape)).astype(np.float32)
+
+
+def context_of(real: F32, *regions: str) -> Context:
+    return Context(default_landmarks(*real.shape[1:]), regions=regions)
+
+
+def as_bytes(real: F32) -> U8:
+    return np.clip(np.rint(real), 0, 255).astype(np.uint8)
+
+
+SHAPES = [(8, 64, 64, 1), (4, 48, 70, 1), (2, 49, 48, 1), (5, 112, 112, 3), (3, 50, 61, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_kind_forges_clips_of_any_shape(name: str, shape: tuple[int, int, int, int]) -> None:
+    real = clip(*shape)
+    kept = real.copy()
+    changed = 0
+    for seed in range(3):
+        forged = KINDS[name].forge(real, np.random.default_rng(seed), context_of(real))
+        assert forged.shape == real.shape
+        assert forged.dtype == np.float32
+        assert np.isfinite(forged).all()
+        assert np.array_equal(real, kept)
+        again = KINDS[name].forge(real, np.random.default_rng(seed), context_of(real))
+        assert np.array_equal(forged, again)
+        changed += bool(np.abs(forged - real).max() >= 1)
+    assert changed > 0
+
+
+@given(SEEDS, st.sampled_from(SHAPES))
+def test_a_pseudo_fake_differs_from_its_source(seed: int, shape: tuple[int, int, int, int]) -> None:
+    real = as_bytes(clip(*shape))
+    kept = real.copy()
+    forged = make(real, np.random.default_rng(seed))
+    assert forged.shape == real.shape
+    assert forged.dtype == np.uint8
+    assert not np.array_equal(forged, real)
+    assert np.array_equal(real, kept)
+    assert np.array_equal(forged, make(real, np.random.default_rng(seed)))
+
+
+@given(SEEDS, st.sampled_from(PLAIN))
+def test_a_flat_or_still_clip_is_forged_all_the_same(seed: int, name: str) -> None:
+    still = np.repeat(as_bytes(clip(1)), 4, axis=0)
+    assert not np.array_equal(make(still, np.random.default_rng(seed), kinds=[name]), still)
+    flat = np.full((4, 48, 48, 1), 90, np.uint8)
+    assert not np.array_equal(make(flat, np.random.default_rng(seed), kinds=[name]), flat)
+
+
+@given(SEEDS, st.sampled_from(PLAIN))
+def test_pixels_far_from_the_mask_are_untouched(seed: int, name: str) -> None:
+    real = clip(6, 128, 128)
+    landmarks = np.array([[54, 54], [74, 54], [64, 62], [57, 72], [71, 72]], np.float32)
+    context = Context(landmarks, regions=("mouth", "eyes", "nose", "inner"))
+    forged = KINDS[name].forge(real, np.random.default_rng(seed), context)
+    outside = np.ones((128, 128), bool)
+    outside[14:118, 14:118] = False
+    assert np.array_equal(forged[:, outside], real[:, outside])
+    assert np.abs(forged).max() < 512
+
+
+@given(SEEDS, st.sampled_from(MOVES))
+def test_kinds_that_only_break_motion_leave_a_still_clip_as_it_is(seed: int, name: str) -> None:
+    still = np.repeat(clip(1, speed=0), 6, axis=0)
+    forged = KINDS[name].forge(still, np.random.default_rng(seed), context_of(still))
+    assert np.abs(forged - still).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["jittered", "flickering", "parted_motion"])
+def test_other_kinds_in_time_make_a_still_clip_move(name: str) -> None:
+    still = np.repeat(clip(1, speed=0), 6, axis=0)
+    forged = KINDS[name].forge(still, np.random.default_rng(1), context_of(still, "mouth"))
+    assert np.abs(np.diff(forged, axis=0)).max() > 1
+
+
+def inside(forged: F32, real: F32) -> np.ndarray:
+    changed: np.ndarray = np.abs(forged - real).max(axis=(0, 3)) > 1
+    return changed
+
+
+def test_a_frozen_mouth_does_not_move() -> None:
+    real = clip()
+    stills = 0
+    for seed in range(8):
+        forged = in_time.frozen(real, np.random.default_rng(seed), context_of(real, "mouth"))
+        motion = np.abs(np.diff(forged, axis=0)).mean(axis=(0, 3))
+        stills += motion.min() < 0.25 * np.abs(np.diff(real, axis=0)).mean()
+    assert stills >= 3
+
+
+def test_a_lagging_face_is_that_of_a_neighbouring_frame() -> None:
+    real = clip()
+    context = context_of(real, PICTURE)
+    matches = 0
+    for seed in range(12):
+        forged = in_time.lagging(real, np.random.default_rng(seed), context)
+        distance = [np.abs(forged[4] - real[t]).mean() for t in range(len(real))]
+        matches += int(np.argmin(distance)) in {2, 3, 5, 6}
+    assert matches >= 8
+
+
+def test_a_held_face_repeats_itself() -> None:
+    real = clip()
+    forged = in_time.held(real, np.random.default_rng(0), context_of(real, PICTURE))
+    steps = np.abs(np.diff(forged, axis=0)).mean(axis=(1, 2, 3))
+    assert steps.min() < 0.3 * steps.max()
+
+
+def test_a_steady_face_moves_less_than_the_head() -> None:
+    real = clip(9, 96, 96, speed=0.8)
+    context = context_of(real)
+    forged = in_time.steady(real, np.random.default_rng(0), Context(context.landmarks, regions=(PICTURE,)))
+    assert np.abs(head_motion(forged, context)).max() < 0.6 * np.abs(head_motion(real, context)).max()
+
+
+def test_parts_at_their_own_times_leave_the_rest_in_step() -> None:
+    real = clip(8, 128, 128)
+    forged = in_time.parted_times(real, np.random.default_rng(3), context_of(real))
+    share = inside(forged, real).mean()
+    assert 0.01 < share < 0.8
+
+
+def test_head_motion_is_measured() -> None:
+    rng = np.random.default_rng(0)
+    still = np.repeat(clip(1, 96, 96, speed=0), 5, axis=0) + rng.normal(0, 8, (1, 96, 96, 1)).astype(
+        np.float32
+    )
+    offsets = np.array([[-2, 1], [-1, 0.5], [0, 0], [1, 0], [2, -1]], np.float32)
+    measured = head_motion(shift(still, offsets), context_of(still))
+    assert np.abs(measured - offsets).max() < 0.5
+
+
+@given(SEEDS, st.sampled_from(sorted(REGIONS)), st.floats(0.5, 12))
+def test_a_mask_is_soft_and_ends_at_three_deviations(seed: int, region: str, softness: float) -> None:
+    points = outline(region, centred_landmarks(90, 120), np.random.default_rng(seed))
+    mask = fill(points, 90, 120, softness)
+    assert mask.shape == (90, 120)
+    assert 0 <= mask.min() <= mask.max() <= 1 + 1e-5
+    y, x = np.mgrid[:90, :120]
+    reach = 3 * softness + 3
+    left, top = points.min(axis=0) - reach
+    right, bottom = points.max(axis=0) + reach
+    assert not mask[(x < left) | (x > right) | (y < top) | (y > bottom)].any()
+
+
+@given(SEEDS)
+def test_a_mask_is_never_empty(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    landmarks = centred_landmarks(64, 64) + rng.uniform(-200, 200, 2).astype(np.float32)
+    assert region_mask(rng, 64, 64, Context(landmarks)).max() >= 0.5
+
+
+def test_regions_lie_where_the_landmarks_are() -> None:
+    landmarks = aligned_landmarks(112)
+    for region, (low, high) in {"eyes": (0, 2), "mouth": (3, 5), "left eye": (0, 1), "nose": (2, 3)}.items():
+        rng = np.random.default_rng(0)
+        mask = np.mean([fill(outline(region, landmarks, rng), 112, 112, 1.0) for _ in range(20)], axis=0)
+        y, x = np.mgrid[:112, :112]
+        centre = np.array([(mask * x).sum(), (mask * y).sum()]) / mask.sum()
+        assert np.abs(centre - landmarks[low:high].mean(axis=0)).max() < 4
+
+
+@pytest.mark.parametrize("how", [*DETAILS, recolour, grain], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_appearance_changes_without_motion(how: object, channels: int) -> None:
+    real = clip(4, 60, 52, channels)
+    changed = how(real, np.random.default_rng(5))  # type: ignore[operator]
+    assert changed.shape == real.shape
+    assert changed.dtype == np.float32
+    assert np.abs(changed - real).mean() > 0.05
+    assert np.corrcoef(changed.ravel(), real.ravel())[0, 1] > 0.8
+
+
+@given(SEEDS, st.integers(2, 40))
+def test_drift_is_slow_and_jitter_is_not(seed: int, frames: int) -> None:
+    slow = drift(np.random.default_rng(seed), frames, 2.0, 3)
+    assert slow.shape == (frames, 3)
+    assert np.abs(slow).max() <= 2
+    assert np.abs(np.diff(slow, axis=0)).max(initial=0) <= 2 * 2 * np.pi / 24 + 1e-5
+    quick = jitter(np.random.default_rng(seed), frames, 0.5)
+    assert np.abs(quick).max() <= 1.5 + 1e-6
+
+
+def test_times_between_frames_are_mixed_and_held_within_the_clip() -> None:
+    real = clip(3)
+    moved = at_times(real, np.array([-5, 0.5, 9]))
+    assert np.array_equal(moved[0], real[0])
+    assert np.allclose(moved[1], (real[0] + real[1]) / 2, atol=1e-3)
+    assert np.array_equal(moved[2], real[2])
+
+
+def test_parameters_are_constant_over_a_clip() -> None:
+    still = np.repeat(clip(1, speed=0), 24, axis=0)
+    for seed in range(5):
+        forged = KINDS["self_blended"].forge(still, np.random.default_rng(seed), context_of(still))
+        steps = np.abs(np.diff(forged, axis=0)).mean()
+        assert steps < 0.5 * np.abs(forged - still).mean() + 1.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "kinds"),
+    [
+        ((1, 64, 64, 1), None),
+        ((4, 40, 64, 1), None),
+        ((4, 64, 64, 2), None),
+        ((4, 64, 64), None),
+        ((4, 64, 64, 1), ["no such kind"]),
+        ((4, 64, 64, 1), []),
+    ],
+)
+def test_what_can_not_be_forged_is_refused(shape: tuple[int, ...], kinds: list[str] | None) -> None:
+    with pytest.raises(ValueError, match=r"clip|kind"):
+        make(np.zeros(shape, np.uint8), np.random.default_rng(0), kinds=kinds)
+
+
+def test_forged_floats_stay_in_range() -> None:
+    bright = np.full((3, 48, 48, 1), 254.0, np.float32) + clip(3, 48, 48) / 200
+    for seed in range(20):
+        forged = forge(bright.clip(0, 255), np.random.default_rng(seed), context_of(bright))
+        assert 0 <= forged.min() <= forged.max() <= 255

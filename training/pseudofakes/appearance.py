@@ -1,0 +1,128 @@
+"""Clips whose picture looks different though nothing moves: colour, detail, noise.
+
+Clips are float32 [T, H, W, C], 0 to 255, C = 1 (luma) or 3 (RGB). What comes back is not clipped.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from pipeline.frames import F32
+from training.pseudofakes.geometry import each
+from training.pseudofakes.trajectories import drift
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def recolour(clip: F32, rng: Generator, size: float = 1.0) -> F32:
+    """Other light: gain and offset, gamma in luma, hue and saturation in RGB; drifting slowly.
+
+    size scales all of it; 1 is a gain of +-10%, an offset of +-10 levels, hue +-0.15 radians,
+    saturation +-20%, gamma +-10%.
+    """
+    frames = len(clip)
+    gain = 1 + size * (rng.uniform(-0.1, 0.1) + drift(rng, frames, 0.015))
+    offset = size * (rng.uniform(-10, 10) + drift(rng, frames, 1.5))
+    gamma, hue, saturation = size * rng.uniform(-1, 1, 3) * [0.1, 0.15, 0.2]
+    if clip.shape[-1] == 1:
+        curve = 255 * np.linspace(0, 1, 256) ** (1 + gamma)
+        return _graded(clip, gain, offset, curve)
+    matrix = _colour_matrix(hue, 1 + saturation)
+    return each(
+        lambda frame, t: np.asarray(cv2.transform(frame, gain[t] * matrix), np.float32) + offset[t], clip
+    )
+
+
+def _graded(clip: F32, gain: F32, offset: F32, curve: np.ndarray) -> F32:
+    # A parabola through the curve's ends and middle: the gamma of a clip in two multiplications.
+    middle = 4 * (curve[128] - 128) / 255**2
+    bent = clip + np.float32(middle) * clip * (255 - clip)
+    return np.asarray(gain[:, None, None, None] * bent + offset[:, None, None, None], np.float32)
+
+
+def _colour_matrix(hue: float, saturation: float) -> F32:
+    """Turns chroma by `hue` radians and scales it, luma kept: R, G, B in and out, float32 [3, 3]."""
+    grey = np.tile(LUMA, (3, 1)).astype(np.float64)
+    third = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turn = np.cos(hue) * np.eye(3) + (1 - np.cos(hue)) * third + np.sin(hue) * cross
+    turned = saturation * turn
+    return np.asarray(turned + grey - grey @ turned, np.float32)
+
+
+def resample(clip: F32, rng: Generator) -> F32:
+    """Drawn at 0.35 to 0.9 of the size and enlarged, as by a generator of fixed size."""
+    h, w = clip.shape[1:3]
+    share = rng.uniform(0.35, 0.9)
+    small = (max(8, round(w * share)), max(8, round(h * share)))
+    down = int(rng.choice([cv2.INTER_AREA, cv2.INTER_AREA, cv2.INTER_LINEAR]))
+    up = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST]))
+
+    def once(frame: F32, _: int) -> F32:
+        shrunk = cv2.resize(frame, small, interpolation=down)
+        return np.asarray(cv2.resize(shrunk, (w, h), interpolation=up), np.float32)
+
+    return each(once, clip)
+
+
+def enlarge(clip: F32, rng: Generator) -> F32:
+    """Drawn at 1.2 to 2 times the size and shrunk: no detail is lost, but pixels are mixed."""
+    h, w = clip.shape[1:3]
+    share = rng.uniform(1.2, 2)
+    large = (round(w * share), round(h * share))
+    down = int(rng.choice([cv2.INTER_AREA, cv2.INTER_LINEAR]))
+
+    def once(frame: F32, _: int) -> F32:
+        enlarged = cv2.resize(frame, large, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(enlarged, (w, h), interpolation=down), np.float32)
+
+    return each(once, clip)
+
+
+def soften(clip: F32, rng: Generator) -> F32:
+    """Gaussian blur, sigma 0.4 to 1.4 pixels."""
+    sigma = rng.uniform(0.4, 1.4)
+    return each(lambda frame, _: _gaussian(frame, sigma), clip)
+
+
+def denoise(clip: F32, rng: Generator) -> F32:
+    """Edge-keeping smoothing: noise and fine texture go, contours stay (Tomasi & Manduchi, 1998)."""
+    tone, space = rng.uniform(8, 30), rng.uniform(1.5, 4)
+    return each(lambda frame, _: np.asarray(cv2.bilateralFilter(frame, 5, tone, space), np.float32), clip)
+
+
+def sharpen(clip: F32, rng: Generator) -> F32:
+    """Unsharp mask, amount 0.3 to 1.3, as face restorers leave behind."""
+    amount, sigma = np.float32(rng.uniform(0.3, 1.3)), rng.uniform(0.8, 1.8)
+    return each(lambda frame, _: frame + amount * (frame - _gaussian(frame, sigma)), clip)
+
+
+DETAILS: tuple[Callable[[F32, Generator], F32], ...] = (resample, enlarge, soften, denoise, sharpen)
+
+
+def redetail(clip: F32, rng: Generator) -> F32:
+    """One of DETAILS; half of what was smoothed gets grain, so that smoothness alone gives nothing away."""
+    how = DETAILS[int(rng.integers(len(DETAILS)))]
+    changed = how(clip, rng)
+    if how is not sharpen and rng.random() < 0.5:
+        changed = grain(changed, rng)
+    return changed
+
+
+def grain(clip: F32, rng: Generator) -> F32:
+    """White noise, sigma 0.4 to 2, alike in all channels.
+
+    One field is cut at another place for every frame: new noise for each pixel takes longer than
+    all the rest of a forgery.
+    """
+    frames, h, w = clip.shape[:3]
+    field = rng.standard_normal((h + 16, w + 16), dtype=np.float32) * np.float32(rng.uniform(0.4, 2))
+    at = rng.permutation(17 * 17)[np.arange(frames) % (17 * 17)]
+    cuts = [field[y : y + h, x : x + w] for y, x in zip(at // 17, at % 17, strict=True)]
+    return clip + np.stack(cuts)[..., None]
+
+
+def _gaussian(frame: F32, sigma: float) -> F32:
+    return np.asarray(cv2.GaussianBlur(frame, (0, 0), sigma), np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from pipeline.frames import F32, U8
-from training.pseudofakes import in_time
+from training.pseudofakes import in_time, reconstruction
 from training.pseudofakes.context import Context, Forge, Redrawer, default_landmarks
 from training.pseudofakes.self_blended import self_blended
 
@@ -49,6 +49,10 @@ KINDS: dict[str, Kind] = {
     "steady": Kind(in_time.steady, moves=True),
     "parted_times": Kind(in_time.parted_times, moves=True),
     "parted_motion": Kind(in_time.parted_motion),
+    "reconstructed": Kind(reconstruction.reconstructed, 4, needs="redrawers"),
+    "smoothed_latents": Kind(reconstruction.smoothed_latents, needs="redrawers"),
+    "noisy_latents": Kind(reconstruction.noisy_latents, needs="redrawers"),
+    "redrawn_mouth": Kind(reconstruction.redrawn_mouth, needs="redrawers"),
 }
 
 
@@ -67,7 +71,8 @@ def make(
     landmarks: float32 [5, 2], where eyes, nose and mouth corners are on average; without them three
     channels are taken for an aligned crop and one for a native region with the face in its middle.
     other: a clip of another person in the same colours, for face swaps, and its landmarks;
-    redrawers: trained autoencoders; kinds: names of KINDS, by default all that the context allows.
+    redrawers: trained autoencoders, of which those of the clip's channels are used; kinds: names of
+    KINDS, by default all that the context allows.
     Raises ValueError for a shape, a kind or a need that can not be met.
     """
     h, w, channels = _checked(clip)
@@ -87,6 +92,8 @@ def forge(clip: F32, rng: Generator, context: Context, kinds: Sequence[str] | No
     By chance a second kind comes on top of the first. When nothing changed by at least one level
     (nothing moves, say), the clip is self-blended: what is labelled as forged is forged.
     """
+    fitting = [r for r in context.redrawers if r.channels == clip.shape[-1]]
+    context = replace(context, redrawers=fitting)
     allowed = _allowed(kinds, context)
     share = np.array([KINDS[name].share for name in allowed])
     count = 2 if len(allowed) > 1 and rng.random() < SECOND_SHARE else 1

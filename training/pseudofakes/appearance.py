@@ -103,25 +103,36 @@ DETAILS: tuple[Callable[[F32, Generator], F32], ...] = (resample, enlarge, softe
 
 
 def redetail(clip: F32, rng: Generator) -> F32:
-    """One of DETAILS; half of what was smoothed gets grain, so that smoothness alone gives nothing away."""
+    """One of DETAILS; half of what was smoothed is grained, so that smoothness alone gives nothing away."""
     how = DETAILS[int(rng.integers(len(DETAILS)))]
     changed = how(clip, rng)
-    if how is not sharpen and rng.random() < 0.5:
-        changed = grain(changed, rng)
-    return changed
+    return regrain(changed, clip, rng) if rng.random() < 0.5 else changed
 
 
-def grain(clip: F32, rng: Generator) -> F32:
-    """White noise, sigma 0.4 to 2, alike in all channels.
+def regrain(changed: F32, clip: F32, rng: Generator) -> F32:
+    """Grain in place of the fine detail that `changed` lost against `clip`: half to a little more of it.
 
-    One field is cut at another place for every frame: new noise for each pixel takes longer than
-    all the rest of a forgery.
+    One field of noise, alike in all channels, is cut at another place for every frame: new noise for
+    each pixel takes longer than all the rest of a forgery.
     """
+    lost = _roughness(clip) - _roughness(changed)
+    if lost <= 0:
+        return changed
     frames, h, w = clip.shape[:3]
-    field = rng.standard_normal((h + 16, w + 16), dtype=np.float32) * np.float32(rng.uniform(0.4, 2))
+    # Grain of cameras is seldom white: scaling and encoding have run it together.
+    field = _gaussian(rng.standard_normal((h + 16, w + 16), dtype=np.float32), rng.uniform(0.3, 0.8))
+    field *= np.float32(np.sqrt(rng.uniform(0.5, 1.2) * lost / _roughness(field[None, ..., None])))
     at = rng.permutation(17 * 17)[np.arange(frames) % (17 * 17)]
     cuts = [field[y : y + h, x : x + w] for y, x in zip(at // 17, at % 17, strict=True)]
-    return clip + np.stack(cuts)[..., None]
+    return changed + np.stack(cuts)[..., None]
+
+
+def _roughness(clip: F32) -> float:
+    """Mean square of the second differences of the middle frame, without strong edges."""
+    middle = clip[len(clip) // 2]
+    across = middle[:, 2:] - 2 * middle[:, 1:-1] + middle[:, :-2]
+    down = middle[2:] - 2 * middle[1:-1] + middle[:-2]
+    return float(np.square(np.clip(across, -20, 20)).mean() + np.square(np.clip(down, -20, 20)).mean())
 
 
 def _gaussian(frame: F32, sigma: float) -> F32:

@@ -15,7 +15,8 @@ import httpx
 
 from pipeline.bundle import Manifest, default_bundle, default_models
 from service.settings import settings_table
-from training.card import interval
+from training.card import headline
+from training.report import interval
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).parent / "deepfake-detect"
@@ -66,18 +67,18 @@ def _manifest() -> Manifest:
 
 def limits(manifest: Manifest) -> str:
     """What the README says of the figures of the embedded model, from its manifest."""
-    e = manifest.summary["evaluation"]
-    plain, again = e["auc"]["as published"], e["auc"]["re-encoded, H.264 crf 28"]
-    matched = e["auc"]["as published, at matched sharpness"]
-    pairs, at = e["pairs"]["measure, all"], e["thresholds"]
-    called = interval(at["true_positive_rate"]), interval(at["false_positive_rate"])
+    e = headline(manifest.summary["evaluation"])
+    won = e["pairs"]
+    pairs = (
+        won and f"It puts {won['won']} of {won['pairs']} exact pairs of genuine and forged footage in order. "
+    )
     return (
-        f"- **The embedded model `{manifest.id}` is a modest one.** On {plain['real']} real and "
-        f"{plain['fake']} forged clips of people, cameras and generators that it never saw, its area under "
-        f"the ROC curve is {interval(plain)}; {interval(again)} after re-encoding, {interval(matched)} at "
-        f"matched sharpness (0.5 is chance; 95% intervals). It puts {pairs['won']} of {pairs['pairs']} exact "
-        f"pairs of genuine and forged footage in order. At its thresholds it calls {called[0]} of the forged "
-        f"and {called[1]} of the genuine clips `manipulated`. Decide nothing about anybody by it alone."
+        f"- **The embedded model `{manifest.id}` is a modest one.** On {e['real']} real and {e['fake']} "
+        "forged clips of people, cameras and generators that it never saw, its area under the ROC curve is "
+        f"{interval(e['auc'])}; {interval(e['encoded'])} after re-encoding, {interval(e['matched'])} at "
+        f"matched sharpness (0.5 is chance; 95% intervals). {pairs or ''}At its thresholds it calls "
+        f"{interval(e['true_positive_rate'])} of the forged and {interval(e['false_positive_rate'])} of the "
+        "genuine clips `manipulated`. Decide nothing about anybody by it alone."
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipeline.frames import F32, U8
 from training.pseudofakes import KINDS, forge, in_time, make
 from training.pseudofakes.appearance import DETAILS, recolour, regrain, soften
+from training.pseudofakes.blending import harmonic, poisson
 from training.pseudofakes.context import Context, aligned_landmarks, centred_landmarks, default_landmarks
 from training.pseudofakes.geometry import at_times, head_motion, shift
 from training.pseudofakes.masks import PICTURE, REGIONS, fill, outline, region_mask
@@ -15,6 +16,7 @@ from training.pseudofakes.trajectories import drift, jitter
 
 SEEDS = st.integers(0, 2**32 - 1)
 PLAIN = [name for name, kind in KINDS.items() if kind.needs is None]
+SWAPS = [name for name, kind in KINDS.items() if kind.needs == "other"]
 MOVES = [name for name in PLAIN if KINDS[name].moves]
 
 
@@ -259,6 +261,113 @@ def test_parameters_are_constant_over_a_clip() -> None:
 def test_what_can_not_be_forged_is_refused(shape: tuple[int, ...], kinds: list[str] | None) -> None:
     with pytest.raises(ValueError, match=r"clip|kind"):
         make(np.zeros(shape, np.uint8), np.random.default_rng(0), kinds=kinds)
+
+
+def disc(side: int, radius: int) -> F32:
+    y, x = np.mgrid[:side, :side] - side // 2
+    return np.asarray(np.hypot(x, y) <= radius, np.float32)[..., None]
+
+
+@pytest.mark.parametrize("side", [48, 65, 97])
+def test_gradient_blending_takes_smooth_light_away(side: int) -> None:
+    target = clip(3, side, side, 3)
+    mask = disc(side, side // 3)
+    y, x = np.mgrid[:side, :side] / side
+    for light, left in ((30 + 0 * x, 1e-3), (40 * x - 20 * y, 0.06), (30 * (x**2 - y**2), 0.1)):
+        source = target - light[None, ..., None].astype(np.float32)
+        blended = poisson(target, source, mask)
+        inside = mask[..., 0] == 1
+        assert np.abs(blended - target)[:, inside].mean() <= left * np.abs(light)[inside].mean()
+
+
+def test_gradient_blending_keeps_detail_and_the_outside() -> None:
+    rng = np.random.default_rng(0)
+    target, source = rng.uniform(0, 255, (2, 3, 64, 64, 1)).astype(np.float32)
+    mask = disc(64, 20)
+    blended = poisson(target, source, mask)
+    assert np.array_equal(blended[:, mask[..., 0] == 0], target[:, mask[..., 0] == 0])
+    detail = [np.diff(c[:, 20:44, 20:44], axis=2).ravel() for c in (blended, source)]
+    assert np.corrcoef(*detail)[0, 1] > 0.99
+
+
+def test_gradient_blending_without_a_boundary_takes_the_source() -> None:
+    target, source = clip(2), clip(2, speed=0.1)
+    assert np.allclose(poisson(target, source, np.ones((64, 64, 1), np.float32)), source, atol=1e-3)
+    assert np.array_equal(poisson(target, source, np.zeros((64, 64, 1), np.float32)), target)
+
+
+@given(SEEDS)
+def test_a_membrane_stays_within_what_it_hangs_on(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(-50, 50, (13, 18, 2)).astype(np.float32)
+    known = rng.random((13, 18)) < rng.uniform(0.05, 0.9)
+    known[3, 4] = True
+    filled = harmonic(values, known)
+    assert np.array_equal(filled[known], values[known])
+    assert filled.min() >= values[known].min() - 1e-3
+    assert filled.max() <= values[known].max() + 1e-3
+
+
+OTHERS = [
+    ((8, 64, 64, 1), (8, 80, 71, 1)),
+    ((6, 64, 64, 1), (1, 48, 48, 1)),
+    ((4, 112, 112, 3), (3, 90, 90, 3)),
+]
+
+
+@pytest.mark.parametrize(("shape", "other_shape"), OTHERS, ids=str)
+@pytest.mark.parametrize("name", SWAPS)
+def test_swaps_paste_another_face(
+    name: str, shape: tuple[int, int, int, int], other_shape: tuple[int, int, int, int]
+) -> None:
+    real, other = clip(*shape), 255 - clip(*other_shape, speed=0.3)
+    kept = real.copy(), other.copy()
+    context = Context(default_landmarks(*shape[1:]), other=other)
+    for seed in range(4):
+        forged = KINDS[name].forge(real, np.random.default_rng(seed), context)
+        assert forged.shape == real.shape
+        assert forged.dtype == np.float32
+        assert np.abs(forged - real).mean() > 1
+        assert np.array_equal(forged, KINDS[name].forge(real, np.random.default_rng(seed), context))
+    assert np.array_equal(real, kept[0])
+    assert np.array_equal(other, kept[1])
+
+
+@given(SEEDS, st.sampled_from(SWAPS))
+def test_swaps_leave_pixels_far_from_the_mask(seed: int, name: str) -> None:
+    real, other = clip(4, 128, 128), 255 - clip(4, 80, 80)
+    landmarks = np.array([[54, 54], [74, 54], [64, 62], [57, 72], [71, 72]], np.float32)
+    context = Context(landmarks, regions=("mouth", "eyes", "inner"), other=other)
+    forged = KINDS[name].forge(real, np.random.default_rng(seed), context)
+    outside = np.ones((128, 128), bool)
+    outside[14:118, 14:118] = False
+    assert np.array_equal(forged[:, outside], real[:, outside])
+
+
+def test_a_swapped_face_lies_where_the_landmarks_are_and_has_the_colours_of_its_place() -> None:
+    landmarks = centred_landmarks(96, 96)
+    theirs = centred_landmarks(96, 96) * 0.5 + 20
+    real = 200 + 0 * clip(4, 96, 96)
+    other = 60 + 0 * real
+    for x, y in theirs[:2]:
+        other[:, int(y) - 1 : int(y) + 2, int(x) - 2 : int(x) + 3] = 10
+    context = Context(landmarks, regions=("face",), other=other, other_landmarks=theirs)
+    for seed in range(6):
+        forged = KINDS["swapped"].forge(real, np.random.default_rng(seed), context)
+        (left, right) = np.rint(landmarks[:2]).astype(int)
+        bridge = (left + right) // 2
+        assert forged[1, left[1], left[0], 0] < forged[1, bridge[1], bridge[0], 0] - 0.2
+        assert abs(float(forged[1, bridge[1] + 15, bridge[0], 0]) - 200) < 20
+
+
+def test_another_clip_has_to_be_of_the_same_colours() -> None:
+    real = as_bytes(clip())
+    forged = make(real, np.random.default_rng(0), other=255 - real, kinds=["swapped"])
+    assert not np.array_equal(forged, real)
+    with pytest.raises(ValueError, match="other clip"):
+        make(real, np.random.default_rng(0), other=np.repeat(real, 3, axis=3))
+    with pytest.raises(ValueError, match="swapped needs other"):
+        make(real, np.random.default_rng(0), kinds=["swapped"])
 
 
 def test_forged_floats_stay_in_range() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from pipeline.frames import F32, U8
-from training.pseudofakes import in_time, reconstruction
+from training.pseudofakes import another_face, in_time, reconstruction
 from training.pseudofakes.context import Context, Forge, Redrawer, default_landmarks
 from training.pseudofakes.self_blended import self_blended
 
@@ -49,6 +49,8 @@ KINDS: dict[str, Kind] = {
     "steady": Kind(in_time.steady, moves=True),
     "parted_times": Kind(in_time.parted_times, moves=True),
     "parted_motion": Kind(in_time.parted_motion),
+    "swapped": Kind(another_face.swapped, 2, needs="other"),
+    "seamlessly_swapped": Kind(another_face.seamlessly_swapped, 2, needs="other"),
     "reconstructed": Kind(reconstruction.reconstructed, 4, needs="redrawers"),
     "smoothed_latents": Kind(reconstruction.smoothed_latents, needs="redrawers"),
     "noisy_latents": Kind(reconstruction.noisy_latents, needs="redrawers"),
@@ -76,6 +78,8 @@ def make(
     Raises ValueError for a shape, a kind or a need that can not be met.
     """
     h, w, channels = _checked(clip)
+    if other is not None and (other.ndim != 4 or other.shape[-1] != channels or not other.size):
+        raise ValueError(f"the other clip is [T, H, W, {channels}] as this one, not {other.shape}")
     context = Context(
         default_landmarks(h, w, channels) if landmarks is None else landmarks,
         other=None if other is None else other.astype(np.float32),

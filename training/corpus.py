@@ -6,8 +6,10 @@ fake_file. Further columns are ignored. Paths are relative to the tables.
 """
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +18,22 @@ from pipeline.errors import DetectError
 
 class CorpusError(DetectError):
     """A table of the corpus is missing or malformed."""
+
+
+class Depiction(Protocol):
+    """Whoever and whatever a clip shows. Where several do, as in a face swap, they are joined by `+`."""
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+
+    @property
+    def identity(self) -> str:
+        """The persons."""
+
+    @property
+    def source(self) -> str:
+        """The recordings that it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +100,33 @@ def read_corpus(root: Path) -> Corpus:
     return Corpus(root, clips, pairs)
 
 
-def kinship(rows: list[ClipRow]) -> dict[str, str]:
-    """The kin of each file: clips that share an origin or a person, directly or through others, share it."""
+def traits(clip: Depiction) -> list[str]:
+    """What makes clips kin: each of the persons and of the recordings of a clip."""
+    people = [f"person {name}" for name in clip.identity.split("+")]
+    return people + [f"origin {name}" for name in clip.source.split("+")]
+
+
+def joined(groups: Iterable[list[str]]) -> dict[str, str]:
+    """The connected component of each name, when the names of each group are connected (union-find)."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
         while parent.setdefault(name, name) != name:
-            name = parent[name]
+            parent[name] = name = parent[parent[name]]
         return name
 
-    for row in rows:
-        parent[root(f"person {row.identity}")] = root(f"origin {row.source}")
-    return {row.file: root(f"origin {row.source}") for row in rows}
+    for first, *others in groups:
+        top = root(first)
+        for other in others:
+            parent[root(other)] = top
+    return {name: root(name) for name in list(parent)}
+
+
+def kinship(rows: Iterable[Depiction]) -> dict[str, str]:
+    """The kin of each file: clips that share an origin or a person, directly or through others, share it."""
+    clips = list(rows)
+    component = joined(traits(clip) for clip in clips)
+    return {clip.file: component[traits(clip)[0]] for clip in clips}
 
 
 def folds(kin: dict[str, str], count: int, seed: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import evaluate, export, sample, scan, serve, verify
+from cli import calibrate, evaluate, export, prepare, sample, scan, serve, verify
 from cli.output import fail
 from pipeline.errors import DetectError
 
@@ -18,8 +18,10 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(scan.scan)
 app.command()(sample.sample)
+app.command()(prepare.prepare)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.command()(calibrate.calibrate)
 app.command()(verify.verify)
 
 

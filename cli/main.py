@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import calibrate, evaluate, export, prepare, sample, scan, serve, verify
+from cli import calibrate, evaluate, export, prepare, sample, scan, serve, train, verify
 from cli.output import fail
 from pipeline.errors import DetectError
 
@@ -19,6 +19,7 @@ app.command()(serve.serve)
 app.command()(scan.scan)
 app.command()(sample.sample)
 app.command()(prepare.prepare)
+app.command()(train.train)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)

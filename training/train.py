@@ -1,15 +1,9 @@
-"""Training of the detector network on pairs of real sequences and their altered copies.
+"""From a recipe and data to `model.pt`, the checkpoint to export."""
 
-Every step draws from a generator that is seeded by (seed, step), so that a run that was interrupted
-and resumed ends with the same weights as one that was not.
-"""
-
-import argparse
 import json
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,204 +11,192 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.bundle import CLASSES, Calibration
-from pipeline.errors import DetectError, MediaError
+from pipeline.bundle import Calibration
+from pipeline.errors import MediaError
+from pipeline.runtime import usable_cores
 from training.calibrate import calibrate
-from training.checkpoint import load_checkpoint, load_training, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.corpus import ClipRow, folds, kinship, read_corpus
+from training.distributed import World, open_world
 from training.judge import Judge, judge, logits
+from training.loader import ClipTeacher, NoFootage, PairTeacher, Prepared, clip_exam, pair_exam
+from training.loop import Line, Report, counted, fit
 from training.metrics import F64, auc
-from training.model import DetectorNetwork
-from training.recipe import Optimiser, Recipe, read_recipe
-from training.sequences import Clip, training_batch
+from training.recipe import Operating, Pairs, Recipe, RecipeError, read_recipe
+from training.sequences import Clip
+from training.shards import open_shards
 from training.windows import detector, samples_of, training_clips
 
-CHECKPOINT, MODEL, LOG = "checkpoint.pt", "model.pt", "metrics.jsonl"
+MODEL = "model.pt"
+
+Tell = Callable[[str, int, int, Line | None], None]
+"""Told of progress: what is done, the steps done, those in all, and a line of metrics, if any."""
 
 
-class NoFootage(DetectError):
-    """There is no clip to train on."""
+def untold(what: str, step: int, steps: int, line: Line | None) -> None:
+    """Progress of which nobody is told."""
 
 
-def learning_rate(step: int, o: Optimiser) -> float:
-    """Linear warm-up, then half a cosine down to a fiftieth (Loshchilov & Hutter, ICLR 2017)."""
-    progress = min(1.0, step / o.steps)
-    return (
-        o.learning_rate
-        * min(1.0, (step + 1) / o.warm_up)
-        * (0.49 * (1 + math.cos(math.pi * progress)) + 0.02)
-    )
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a training is carried out: its directory, its processes, and who is told."""
+
+    out: Path
+    world: World
+    workers: int
+    tell: Tell
+
+    def report(self, what: str) -> Report:
+        """A report to `tell` under a name."""
+        return partial(self.tell, what)
 
 
-def sequence_loss(steps: Tensor, samples: Tensor, labels: Tensor, o: Optimiser) -> Tensor:
-    """Cross entropy of whole sequences, of their steps and of their samples on their own.
+def train(
+    recipe: Path,
+    data: Sequence[Path],
+    out: Path,
+    *,
+    start: Path | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    workers: int | None = None,
+    tell: Tell = untold,
+) -> Path:
+    """Train as a recipe says and write `model.pt`, the checkpoint to export. Returns its path.
 
-    steps, samples: logits [B, T, 2] of the LSTM and of the auxiliary classifier; labels: int64 [B].
-    The auxiliary loss teaches the trunk directly what a single window shows (Lee et al., 2015).
+    data: prepared shards, or one corpus with clips.csv, as the recipe wants. start: weights to start
+    from, instead of those that the recipe names. device: auto, cpu or cuda. threads: of torch on a
+    CPU, 0 for all that are usable; another number rounds differently. workers: processes that make
+    lessons ahead; with a GPU as many as are useful unless given, else none. A run that was interrupted
+    goes on where it stopped. Raises RecipeError, ShardsError, CorpusError, NoFootage, CheckpointError,
+    DeviceError, Diverged or NotCalibratable.
     """
-    each = labels[:, None].expand(steps.shape[:2]).flatten()
-
-    def loss(logits: Tensor, truth: Tensor) -> Tensor:
-        return F.cross_entropy(logits, truth, label_smoothing=o.label_smoothing)
-
-    whole = loss(steps.mean(1), labels)
-    parts = o.step_loss * loss(steps.flatten(0, 1), each) + o.sample_loss * loss(samples.flatten(0, 1), each)
-    return whole + parts
-
-
-class Averaged:
-    """Exponential moving average of a network's state; its horizon grows with the first steps."""
-
-    def __init__(self, network: DetectorNetwork, decay: float) -> None:
-        self.decay = decay
-        self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-    def update(self, network: DetectorNetwork, step: int) -> None:
-        """Move towards the network's present state; counters are copied."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for k, v in network.state_dict().items():
-            if v.dtype.is_floating_point:
-                self.state[k].lerp_(v, 1 - decay)
-            else:
-                self.state[k].copy_(v)
-
-
-class Learner:
-    """Everything that changes while a network learns."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.step, self.seconds = recipe, 0, 0.0
-        self.network = DetectorNetwork(recipe.network)
-        self.auxiliary = nn.Sequential(
-            nn.Dropout(recipe.network.dropout), nn.Linear(recipe.network.feature_size, len(CLASSES))
-        )
-        # Twice as fast on a CPU as separate planes, and what its bf16 convolutions are written for.
-        self.network.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        o = recipe.optimiser
-        learnt = [*self.network.parameters(), *self.auxiliary.parameters()]
-        self.optimiser = torch.optim.AdamW(learnt, o.learning_rate, weight_decay=o.weight_decay)
-        self.averaged = Averaged(self.network, o.average)
-
-    def learn(self, samples: Tensor, labels: Tensor) -> float:
-        """One step on sequences uint8 [B, T, F, S, S, C] with labels int64 [B]; returns the loss."""
-        o = self.recipe.optimiser
-        self.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, o)
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=o.precision == "bf16"):
-            features = self.network.features(samples)
-        features = features.float()
-        loss = sequence_loss(self.network.head.logits(features), self.auxiliary(features), labels, o)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.averaged.update(self.network, self.step)
-        self.step += 1
-        return loss.item()
-
-    def save(self, path: Path) -> None:
-        """A checkpoint whose weights are the averaged ones, with all that `resume` needs."""
-        training = {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "step": self.step,
-            "seconds": self.seconds,
-            "live": self.network.state_dict(),
-            "auxiliary": self.auxiliary.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        save_checkpoint(path, self.recipe.network, self.averaged.state, training)
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same recipe. Raises CheckpointError."""
-        self.averaged.state, training = load_training(path, self.recipe)
-        self.network.load_state_dict(training["live"])
-        self.auxiliary.load_state_dict(training["auxiliary"])
-        self.optimiser.load_state_dict(training["optimiser"])
-        self.step, self.seconds = training["step"], training["seconds"]
-
-
-def fit(clips: list[Clip], recipe: Recipe, out: Path, *, threads: int = 1) -> Path:
-    """Train on these clips and return the checkpoint's path; a checkpoint found there is resumed.
-
-    Writes `checkpoint.pt` and a line of metrics now and then to `metrics.jsonl`. Raises NoFootage.
-    """
-    if not clips:
-        raise NoFootage("no real clip of the split `train` has a face that can be used")
+    plan = read_recipe(recipe, start=start)
+    threads = threads or usable_cores()
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
-    learner, o = Learner(recipe), recipe.optimiser
-    if (out / CHECKPOINT).exists():
-        learner.resume(out / CHECKPOINT)
-    began = time.monotonic() - learner.seconds
-    losses: list[float] = []
-    for samples, labels in _batches(clips, recipe, learner.step):
-        losses.append(learner.learn(samples, labels))
-        if learner.step % o.keep_every == 0 or learner.step == o.steps:
-            learner.seconds = time.monotonic() - began
-            learner.save(out / CHECKPOINT)
-            mean = round(float(np.mean(losses)), 4)
-            _log(out / LOG, {"step": learner.step, "loss": mean, "seconds": round(learner.seconds, 1)})
-            losses.clear()
-    return out / CHECKPOINT
-
-
-def _batches(clips: list[Clip], recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    crop, o = recipe.network.crop, recipe.optimiser
-    for step in range(start, o.steps):
-        rng = np.random.default_rng([recipe.seed, step])
-        samples, labels = training_batch(
-            clips, rng, recipe.pairs, batch=o.batch, side=crop.side, frames=crop.frames
-        )
-        yield torch.from_numpy(samples), torch.from_numpy(labels)
-
-
-def _log(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(line) + "\n")
-
-
-def train(recipe: Path, data: Path, out: Path, *, threads: int = 1) -> Path:
-    """Train, calibrate out of fold and write `model.pt`, the checkpoint to export. Returns its path.
-
-    data: a corpus with clips.csv. Only its split `train` is read. A run that was interrupted goes on
-    where it stopped. Raises RecipeError, CorpusError, NoFootage, NotCalibratable or CheckpointError.
-    """
-    plan, corpus = read_recipe(recipe), read_corpus(data)
-    rows = corpus.split("train")
-    clips = training_clips(corpus.root, corpus.teachers(), plan.network.crop, plan.footage, out / "regions")
-    fold_of = folds(kinship(rows), plan.operating.folds, plan.seed)
-    network, training = load_checkpoint(fit(clips, plan, out, threads=threads))
-    judges = []
-    for k in range(plan.operating.folds):
-        kept = [c for c in clips if fold_of[c.name] != k]
-        judges.append(judge(load_checkpoint(fit(kept, plan, out / f"fold-{k}", threads=threads))[0]))
-    calibration, scored = _calibrated(corpus.root, rows, plan, lambda row: judges[fold_of[row.file]])
-    (out / "out-of-fold.json").write_text(json.dumps(scored, indent=1) + "\n", encoding="utf-8")
-    summary = {
-        "clips": len(clips),
-        "steps": plan.optimiser.steps,
-        "minutes": round(training["seconds"] / 60, 1),
-        "threads": threads,
-        "seed": plan.seed,
-        "commands": [
-            f"python -m training.train training/recipes/{recipe.name} --data CORPUS --out {out}",
-            f"deepfake-detect export {out / MODEL} --out models/NAME",
-            "python -m training.evaluate models/NAME --data CORPUS --card",
-        ],
-    }
-    done = {"summary": summary, "calibration": calibration.model_dump(mode="json")}
-    save_checkpoint(out / MODEL, plan.network, network.state_dict(), done)
+    with open_world(device) as world:
+        if workers is None:
+            workers = min(8, usable_cores() - 1) if world.device.type == "cuda" else 0
+        site = Site(out, world, workers, tell)
+        done = _on_clips(plan, data, site) if plan.clips is not None else _on_pairs(plan, data, site)
+        summary = done["summary"] | {
+            "threads": threads,
+            "processes": world.size,
+            "device": world.device.type,
+            "seed": plan.seed,
+            "start": plan.start.format if plan.start else None,
+            "commands": _commands(recipe, data, out, start),
+        }
+        if world.leader:
+            network, _ = load_checkpoint(done["checkpoint"])
+            notes = done["notes"] | {"summary": summary}
+            save_checkpoint(out / MODEL, network.config, network.state_dict(), notes)
+        world.wait()
     return out / MODEL
 
 
+def prepared(roots: Iterable[Path], plan: Recipe) -> dict[str, list[Prepared]]:
+    """The clips of prepared shards by split. Raises ShardsError, or RecipeError when they were cut
+    otherwise than the recipe's network wants them."""
+    by_split: dict[str, list[Prepared]] = {"train": [], "validation": [], "test": []}
+    for root in roots:
+        shards = open_shards(root)
+        if shards.crop != plan.network.crop:
+            raise RecipeError(
+                f"{root} holds crops of another kind: {shards.crop!r}; the recipe's network takes "
+                f"{plan.network.crop!r}"
+            )
+        for clip in shards.clips:
+            by_split.setdefault(clip.split, []).append(Prepared(shards, clip))
+    if not by_split["train"]:
+        found = ", ".join(f"{len(c)} {s or 'without a split'}" for s, c in by_split.items() if c)
+        raise NoFootage(f"no clip of the split `train` was prepared, only: {found or 'nothing'}")
+    return by_split
+
+
+def _on_clips(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
+    held = prepared(data, plan)
+    teaching, validating = held["train"], held["validation"]
+    counting = counted(plan, len(teaching))
+    checkpoint = fit(
+        ClipTeacher(teaching, counting, site.world),
+        counting,
+        site.out,
+        exam=clip_exam(validating, counting, site.world) if validating else None,
+        world=site.world,
+        workers=site.workers,
+        report=site.report("training"),
+    )
+    fakes = sum(c.clip.fake for c in teaching)
+    summary = {"clips": len(teaching), "real": len(teaching) - fakes, "fake": fakes, **_spent(checkpoint)}
+    return {"checkpoint": checkpoint, "summary": summary, "notes": {}}
+
+
+def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
+    if len(data) != 1:
+        raise RecipeError("pairs are made from one corpus: give --data once")
+    corpus = read_corpus(data[0])
+    rows = corpus.split("train")
+    with site.world.leader_first():
+        clips = training_clips(
+            corpus.root, corpus.teachers(), plan.network.crop, plan.footage, site.out / "regions"
+        )
+    checkpoint = _fit_pairs(plan, clips, rows, site, "training")
+    notes: dict[str, Any] = {}
+    if plan.operating is not None:
+        fold_of = folds(kinship(rows), plan.operating.folds, plan.seed)
+        judges = []
+        for k in range(plan.operating.folds):
+            kept = [c for c in clips if fold_of[c.name] != k]
+            fold = _fit_pairs(plan, kept, rows, replace(site, out=site.out / f"fold-{k}"), f"fold {k}")
+            judges.append(judge(load_checkpoint(fold)[0]))
+        with site.world.leader_first():
+            calibration, scored = _calibrated(
+                corpus.root, rows, plan, plan.operating, lambda row: judges[fold_of[row.file]]
+            )
+            (site.out / "out-of-fold.json").write_text(json.dumps(scored, indent=1) + "\n", encoding="utf-8")
+        notes["calibration"] = calibration.model_dump(mode="json")
+    return {"checkpoint": checkpoint, "summary": {"clips": len(clips), **_spent(checkpoint)}, "notes": notes}
+
+
+def _fit_pairs(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site, what: str) -> Path:
+    """Train on pairs of these clips, but for those that the recipe holds out to validate on."""
+    counting, pairs = counted(plan, 0), plan.pairs or Pairs()
+    held: set[str] = set()
+    if pairs.validation:
+        parts = folds(kinship(rows), max(2, round(1 / pairs.validation)), plan.seed + 1)
+        held = {name for name, part in parts.items() if part == 0}
+    validating = [c for c in clips if c.name in held]
+    return fit(
+        PairTeacher([c for c in clips if c.name not in held], counting, site.world),
+        counting,
+        site.out,
+        exam=pair_exam(validating, counting, site.world) if validating else None,
+        world=site.world,
+        workers=site.workers,
+        report=site.report(what),
+    )
+
+
+def _spent(checkpoint: Path) -> dict[str, Any]:
+    """Steps and minutes up to a checkpoint."""
+    _, training = load_checkpoint(checkpoint)
+    return {"steps": training["step"], "minutes": round(training["seconds"] / 60, 1)}
+
+
+def _commands(recipe: Path, data: Sequence[Path], out: Path, start: Path | None) -> list[str]:
+    given = "".join(f" --data {d}" for d in data) + (f" --start {start}" if start else "")
+    return [
+        f"deepfake-detect train {recipe}{given} --out {out}",
+        f"deepfake-detect export {out / MODEL} --out models/NAME",
+    ]
+
+
 def _calibrated(
-    root: Path, rows: list[ClipRow], plan: Recipe, judge_of: Callable[[ClipRow], Judge]
+    root: Path, rows: list[ClipRow], plan: Recipe, operating: Operating, judge_of: Callable[[ClipRow], Judge]
 ) -> tuple[Calibration, list[dict[str, Any]]]:
     """The calibration, and the out-of-fold score of each clip that has a usable face."""
     faces = detector()
@@ -228,13 +210,11 @@ def _calibrated(
             scored.append({"file": row.file, "fake": row.fake, "probability": probability})
     fake = np.array([s["fake"] for s in scored], bool)
     scores = logits(np.array([s["probability"] for s in scored], np.float64))
-    return calibrate(
-        f"out-of-fold-{plan.seed}", fake, scores, plan.operating, _basis(fake, scores, plan)
-    ), scored
+    name, basis = f"out-of-fold-{plan.seed}", _basis(fake, scores, operating)
+    return calibrate(name, fake, scores, operating, basis), scored
 
 
-def _basis(fake: NDArray[np.bool_], scores: F64, plan: Recipe) -> str:
-    o = plan.operating
+def _basis(fake: NDArray[np.bool_], scores: F64, o: Operating) -> str:
     return (
         f"Platt scaling, both classes weighing the same, on {len(fake)} clips of the split `train` "
         f"({int((~fake).sum())} real, {int(fake.sum())} by generators, no output of which was trained on). "
@@ -243,20 +223,3 @@ def _basis(fake: NDArray[np.bool_], scores: F64, plan: Recipe) -> str:
         f"{o.false_positives:.0%} of these real clips are called manipulated and at most "
         f"{o.false_negatives:.0%} of these fakes authentic."
     )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """`python -m training.train RECIPE --data DIR --out DIR`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="corpus with clips.csv")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="directory of the run; resumed when it exists"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(arguments)
-    sys.stdout.write(f"{train(args.recipe, args.data, args.out, threads=args.threads)}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """Pseudo-fakes: forged inside of a mask and nowhere else, the same for the same seed."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from training.pseudofakes.blending import harmonic, poisson
 from training.pseudofakes.context import Context, aligned_landmarks, centred_landmarks, default_landmarks
 from training.pseudofakes.geometry import at_times, head_motion, shift
 from training.pseudofakes.masks import PICTURE, REGIONS, fill, outline, region_mask
+from training.pseudofakes.photographs import filmed
 from training.pseudofakes.trajectories import drift, jitter
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -77,9 +79,9 @@ def test_a_pseudo_fake_differs_from_its_source(seed: int, shape: tuple[int, int,
 @given(SEEDS, st.sampled_from(PLAIN))
 def test_a_flat_or_still_clip_is_forged_all_the_same(seed: int, name: str) -> None:
     still = np.repeat(as_bytes(clip(1)), 4, axis=0)
-    assert not np.array_equal(make(still, np.random.default_rng(seed), kinds=[name]), still)
-    flat = np.full((4, 48, 48, 1), 90, np.uint8)
-    assert not np.array_equal(make(flat, np.random.default_rng(seed), kinds=[name]), flat)
+    for real in (still, np.full((4, 48, 48, 1), 90, np.uint8), np.zeros((4, 48, 48, 1), np.uint8)):
+        forged = make(real, np.random.default_rng(seed), kinds=[name])
+        assert (forged != real).mean() > 0.01
 
 
 @given(SEEDS, st.sampled_from(PLAIN))
@@ -217,7 +219,7 @@ def test_grain_makes_up_for_lost_detail(seed: int) -> None:
         return float(np.abs(np.diff(one, 2, axis=2)).mean())
 
     assert detail(soft) < detail(grained) < 1.4 * detail(real)
-    assert np.abs(np.corrcoef((grained - soft)[0].ravel(), (grained - soft)[1].ravel())[0, 1]) < 0.5
+    assert np.abs(np.corrcoef((grained - soft)[0].ravel(), (grained - soft)[1].ravel())[0, 1]) < 0.15
     assert regrain(real, soft, rng) is real
 
 
@@ -375,3 +377,36 @@ def test_forged_floats_stay_in_range() -> None:
     for seed in range(20):
         forged = forge(bright.clip(0, 255), np.random.default_rng(seed), context_of(bright))
         assert 0 <= forged.min() <= forged.max() <= 255
+
+
+def photograph(side: int = 240, channels: int = 3) -> U8:
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:side, :side]
+    picture = 120 + 50 * np.sin(x / 9) + 40 * np.cos(y / 7) + rng.normal(0, 4, (side, side))
+    return np.clip(np.stack([picture + 5 * k for k in range(channels)], axis=-1), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_photograph_is_filmed_where_the_box_is(channels: int) -> None:
+    still = photograph(channels=channels)
+    filmed_clip = filmed(still, np.random.default_rng(0), frames=12, side=64, box=(40, 30, 160))
+    assert filmed_clip.shape == (12, 64, 64, channels)
+    assert filmed_clip.dtype == np.uint8
+    shown = cv2.resize(still[30:190, 40:200], (64, 64), interpolation=cv2.INTER_AREA).reshape(
+        64, 64, channels
+    )
+    assert np.corrcoef(filmed_clip.mean(axis=0).ravel(), shown.ravel())[0, 1] > 0.8
+    again = filmed(still, np.random.default_rng(0), frames=12, side=64, box=(40, 30, 160))
+    assert np.array_equal(filmed_clip, again)
+
+
+def test_a_filmed_photograph_moves_a_little_and_is_a_clip_to_forge() -> None:
+    moving = filmed(photograph(), np.random.default_rng(1), frames=8, side=96, box=(20, 20, 200))
+    motion = head_motion(moving.astype(np.float32), context_of(moving.astype(np.float32)))
+    assert 0.1 < np.abs(np.diff(motion, axis=0)).max() < 3
+    assert not np.array_equal(make(moving, np.random.default_rng(0)), moving)
+
+
+def test_a_photograph_is_never_enlarged() -> None:
+    with pytest.raises(ValueError, match="enlarging"):
+        filmed(photograph(), np.random.default_rng(0), frames=4, side=96, box=(0, 0, 80))

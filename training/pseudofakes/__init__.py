@@ -18,7 +18,7 @@ from training.pseudofakes.self_blended import self_blended
 
 LEAST_SIDE = 48
 SECOND_SHARE = 0.3
-LEAST_CHANGE = 1.0
+LEAST_SHARE = 0.02
 
 Need = Literal["other", "redrawers"]
 
@@ -93,8 +93,8 @@ def make(
 def forge(clip: F32, rng: Generator, context: Context, kinds: Sequence[str] | None = None) -> F32:
     """`make` for clips in float32, 0 to 255, without rounding; the answer is clipped to that range.
 
-    By chance a second kind comes on top of the first. When nothing changed by at least one level
-    (nothing moves, say), the clip is self-blended: what is labelled as forged is forged.
+    By chance a second kind comes on top of the first. Where less than LEAST_SHARE of the values changed
+    by a level (nothing moves, say), self-blending comes on top: what is labelled as forged is forged.
     """
     fitting = [r for r in context.redrawers if r.channels == clip.shape[-1]]
     context = replace(context, redrawers=fitting)
@@ -105,9 +105,8 @@ def forge(clip: F32, rng: Generator, context: Context, kinds: Sequence[str] | No
     for name in rng.choice(allowed, count, replace=False, p=share / share.sum()):
         forged = KINDS[str(name)].forge(forged, rng, context)
     forged = np.clip(forged, 0, 255)
-    while np.abs(forged - clip).max() < LEAST_CHANGE:
-        whole = replace(context, regions=("picture",))
-        forged = np.clip(self_blended(clip, rng, whole), 0, 255)
+    while (np.abs(forged - clip) >= 1).mean() < LEAST_SHARE:
+        forged = np.clip(self_blended(forged, rng, context), 0, 255)
     return forged
 
 

@@ -122,8 +122,9 @@ def regrain(changed: F32, clip: F32, rng: Generator) -> F32:
     # Grain of cameras is seldom white: scaling and encoding have run it together.
     field = _gaussian(rng.standard_normal((h + 16, w + 16), dtype=np.float32), rng.uniform(0.3, 0.8))
     field *= np.float32(np.sqrt(rng.uniform(0.5, 1.2) * lost / _roughness(field[None, ..., None])))
-    at = rng.permutation(17 * 17)[np.arange(frames) % (17 * 17)]
-    cuts = [field[y : y + h, x : x + w] for y, x in zip(at // 17, at % 17, strict=True)]
+    # Three pixels apart, so that no frame has the grain of another, moved by less than it is wide.
+    at = rng.permutation(36)[np.arange(frames) % 36]
+    cuts = [field[y : y + h, x : x + w] for y, x in zip(at // 6 * 3, at % 6 * 3, strict=True)]
     return changed + np.stack(cuts)[..., None]
 
 

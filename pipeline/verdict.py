@@ -77,7 +77,7 @@ def widened(thresholds: Thresholds, doubts: int) -> Thresholds:
     left = (1 - WIDEN_PER_REMARK) ** doubts
     return Thresholds(
         authentic_below=thresholds.authentic_below * left,
-        manipulated_above=1 - (1 - thresholds.manipulated_above) * left,
+        manipulated_above=thresholds.manipulated_above + (1 - thresholds.manipulated_above) * (1 - left),
     )
 
 

@@ -286,16 +286,20 @@ def test_names_can_not_break_a_table() -> None:
 # The whole way
 
 
+def tinted_clips(root: Path, reds: dict[str, int]) -> None:
+    """A clip of a face for each name, with so much red added: a tiny bundle calls red fake."""
+    face_clip(root / "face.mp4", seconds=0.4)
+    rgb = [f.bgr()[..., ::-1] for f in frames_of(root / "face.mp4")]
+    for name, red in reds.items():
+        tinted = [np.clip(f + np.array([red, 0, 0]), 0, 255).astype(np.uint8) for f in rgb]
+        write_clip(root / f"{name}.mp4", tinted)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two real and two fake clips of faces, one of nothing, one broken and one that is not there."""
     root = tmp_path_factory.mktemp("corpus")
-    face_clip(root / "face.mp4", seconds=0.4)
-    bgr = [f.bgr() for f in frames_of(root / "face.mp4")]
-    for name, red in (("r0", -60), ("r1", -50), ("r2", -40), ("f0", 20), ("f1", 40), ("f2", 60)):
-        tint = np.array([red, 0, 0])
-        tinted = [np.clip(f[..., ::-1] + tint, 0, 255).astype(np.uint8) for f in bgr]
-        write_clip(root / f"{name}.mp4", tinted)
+    tinted_clips(root, {"r0": -60, "r1": -50, "r2": -40, "f0": 20, "f1": 40, "f2": 60})
     write_clip(root / "nobody.mp4", pattern(8))
     (root / "broken.mp4").write_bytes(TEXT)
     rows = [

@@ -80,6 +80,14 @@ def test_doubts_only_ever_widen_uncertain(fake, doubts):
         assert after == before
 
 
+@given(probability, st.integers(0, 6))
+def test_thresholds_that_meet_can_be_widened(at, doubts):
+    met = Thresholds(authentic_below=at, manipulated_above=at)
+    found = widened(met, doubts)
+    assert found.authentic_below <= at <= found.manipulated_above
+    assert doubts or found == met
+
+
 @pytest.mark.parametrize(
     ("fake", "verdict"), [(0.05, "authentic"), (0.3, "uncertain"), (0.5, "uncertain"), (0.71, "manipulated")]
 )

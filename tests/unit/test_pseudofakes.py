@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.frames import F32, U8
 from training.pseudofakes import KINDS, forge, in_time, make
-from training.pseudofakes.appearance import DETAILS, recolour, regrain, soften
+from training.pseudofakes.appearance import DETAILS, recolour, regrain, regrain_changed, soften
 from training.pseudofakes.blending import harmonic, poisson
 from training.pseudofakes.context import Context, aligned_landmarks, centred_landmarks, default_landmarks
 from training.pseudofakes.geometry import at_times, head_motion, shift
@@ -19,6 +19,7 @@ from training.pseudofakes.trajectories import drift, jitter
 SEEDS = st.integers(0, 2**32 - 1)
 PLAIN = [name for name, kind in KINDS.items() if kind.needs is None]
 SWAPS = [name for name, kind in KINDS.items() if kind.needs == "other"]
+SIMPLE = [name for name in PLAIN if not name.startswith("parted")]
 MOVES = [name for name in PLAIN if KINDS[name].moves]
 
 
@@ -221,6 +222,31 @@ def test_grain_makes_up_for_lost_detail(seed: int) -> None:
     assert detail(soft) < detail(grained) < 1.4 * detail(real)
     assert np.abs(np.corrcoef((grained - soft)[0].ravel(), (grained - soft)[1].ravel())[0, 1]) < 0.15
     assert regrain(real, soft, rng) is real
+
+
+@given(SEEDS)
+def test_only_what_changed_is_grained(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    real = clip(4) + rng.normal(0, 3, (4, 64, 64, 1)).astype(np.float32)
+    forged = real.copy()
+    forged[:, 20:50, 10:40] = soften(real, rng)[:, 20:50, 10:40]
+    kept = forged.copy()
+    grained = regrain_changed(forged, real, rng)
+    same = (forged == real).all(axis=(0, 3))
+    assert np.array_equal(grained[:, same], real[:, same])
+    assert np.abs(grained - forged)[:, 25:45, 15:35].mean() > 0.1
+    assert np.array_equal(forged, kept)
+    assert np.array_equal(regrain_changed(real, real, rng), real)
+
+
+@given(SEEDS)
+def test_a_pseudo_fake_is_forged_where_the_regions_are_and_nowhere_else(seed: int) -> None:
+    real = clip(6, 128, 128)
+    landmarks = np.array([[54, 54], [74, 54], [64, 62], [57, 72], [71, 72]], np.float32)
+    forged = forge(real, np.random.default_rng(seed), Context(landmarks, regions=("inner", "face")), SIMPLE)
+    outside = np.ones((128, 128), bool)
+    outside[8:120, 8:120] = False
+    assert np.array_equal(forged[:, outside], real[:, outside])
 
 
 @given(SEEDS, st.integers(2, 40))

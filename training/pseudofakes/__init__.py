@@ -13,11 +13,12 @@ from numpy.random import Generator
 
 from pipeline.frames import F32, U8
 from training.pseudofakes import another_face, in_time, reconstruction
+from training.pseudofakes.appearance import regrain_changed
 from training.pseudofakes.context import Context, Forge, Redrawer, default_landmarks
 from training.pseudofakes.self_blended import self_blended
 
 LEAST_SIDE = 48
-SECOND_SHARE = 0.3
+SECOND, REGRAINED = 0.3, 0.3
 LEAST_SHARE = 0.02
 
 Need = Literal["other", "redrawers"]
@@ -93,17 +94,20 @@ def make(
 def forge(clip: F32, rng: Generator, context: Context, kinds: Sequence[str] | None = None) -> F32:
     """`make` for clips in float32, 0 to 255, without rounding; the answer is clipped to that range.
 
-    By chance a second kind comes on top of the first. Where less than LEAST_SHARE of the values changed
-    by a level (nothing moves, say), self-blending comes on top: what is labelled as forged is forged.
+    By chance a second kind comes on top of the first, and grain where detail was lost. Where less
+    than LEAST_SHARE of the values changed by a level (nothing moves, say), self-blending comes on
+    top: what is labelled as forged is forged.
     """
     fitting = [r for r in context.redrawers if r.channels == clip.shape[-1]]
     context = replace(context, redrawers=fitting)
     allowed = _allowed(kinds, context)
     share = np.array([KINDS[name].share for name in allowed])
-    count = 2 if len(allowed) > 1 and rng.random() < SECOND_SHARE else 1
+    count = 2 if len(allowed) > 1 and rng.random() < SECOND else 1
     forged = clip
     for name in rng.choice(allowed, count, replace=False, p=share / share.sum()):
         forged = KINDS[str(name)].forge(forged, rng, context)
+    if rng.random() < REGRAINED:
+        forged = regrain_changed(forged, clip, rng)
     forged = np.clip(forged, 0, 255)
     while (np.abs(forged - clip) >= 1).mean() < LEAST_SHARE:
         forged = np.clip(self_blended(forged, rng, context), 0, 255)

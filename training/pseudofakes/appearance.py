@@ -128,6 +128,20 @@ def regrain(changed: F32, clip: F32, rng: Generator) -> F32:
     return changed + np.stack(cuts)[..., None]
 
 
+def regrain_changed(forged: F32, clip: F32, rng: Generator) -> F32:
+    """`regrain` of what differs from `clip`, and of nothing else."""
+    changed = np.abs(forged - clip).max(axis=(0, 3))
+    rows, columns = (np.flatnonzero((changed >= 1).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return forged
+    box = np.s_[:, max(0, rows[0] - 2) : rows[-1] + 3, max(0, columns[0] - 2) : columns[-1] + 3]
+    # Grain fades in with the change, so that it never draws an edge of its own.
+    share = np.clip(cv2.boxFilter(changed, -1, (7, 7)), 0, 1) * (changed > 0)
+    grained = forged.copy()
+    grained[box] += share[box[1:]][..., None] * (regrain(forged[box], clip[box], rng) - forged[box])
+    return grained
+
+
 def _roughness(clip: F32) -> float:
     """Mean square of the second differences of the middle frame, without strong edges."""
     middle = clip[len(clip) // 2]

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import training
-from training.corpus import kinship, traits
+from training.corpus import kinship
 from training.datasets import Record
 from training.selection import (
     Selection,
@@ -26,17 +26,21 @@ METHODS = ("swap", "lips", "talk")
 
 @st.composite
 def data_sets(draw):
-    """Real clips of some people, each its own recording, and fakes of two people from such recordings."""
+    """Real clips of some people, each its own recording, and fakes of two people and two recordings."""
     people = draw(st.integers(1, 12))
     owner = draw(st.lists(st.integers(0, people - 1), min_size=1, max_size=25))
     splits = st.sampled_from(draw(st.sampled_from([[""], ["", "test"], ["train", "test", "validation", ""]])))
     records = [Record(f"r{k}", False, f"p{p}", f"o{k}", split=draw(splits)) for k, p in enumerate(owner)]
     fakes = st.tuples(
-        st.integers(0, len(owner) - 1), st.integers(0, people - 1), st.sampled_from(METHODS), splits
+        st.integers(0, len(owner) - 1),
+        st.integers(0, people - 1),
+        st.integers(0, len(owner)),
+        st.sampled_from(METHODS),
+        splits,
     )
-    for k, (target, donor, method, split) in enumerate(draw(st.lists(fakes, max_size=25))):
+    for k, (target, donor, footage, method, split) in enumerate(draw(st.lists(fakes, max_size=25))):
         identity = "+".join(dict.fromkeys([f"p{owner[target]}", f"p{donor}"]))
-        records.append(Record(f"f{k}", True, identity, f"o{target}", method, split))
+        records.append(Record(f"f{k}", True, identity, f"o{target}+o{footage}", method, split))
     return records
 
 
@@ -51,8 +55,8 @@ def test_no_person_no_recording_and_no_held_out_generator_leaks(records, share, 
     sides: dict[str, set[str]] = {}
     for r in records:
         if split := found.split.get(r.file):
-            for trait in traits(r):
-                sides.setdefault(trait, set()).add(split)
+            for name in [*r.identity.split("+"), *r.source.split("+")]:
+                sides.setdefault(name, set()).add(split)
             assert split == "test" or r.method not in held
             assert not official or r.split in {"", split}
     assert all(len(s) == 1 for s in sides.values())
@@ -89,6 +93,13 @@ def test_independent_pairs_are_split_by_their_shares_and_balanced(count, seed, s
         sizes = Counter(s for f, s in found.split.items() if f[0] == kind)
         for name, part in zip(("train", "validation", "test"), (*share, 1 - sum(share)), strict=True):
             assert abs(sizes[name] - part * count) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_large_families_do_not_spoil_the_shares(seed):
+    sizes = [*[1] * 40, 10, 20, 30]
+    records = [Record(f"{p}-{k}", False, f"p{p}", f"{p}-{k}") for p, n in enumerate(sizes) for k in range(n)]
+    assert Counter(assign(records, seed=seed).split.values()) == {"train": 70, "test": 30}
 
 
 def test_where_everyone_was_swapped_with_everyone_bridging_fakes_are_left_out():

@@ -28,6 +28,12 @@ SIDE = 48
 CROP = CropSpec(kind="aligned", side=SIDE)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    """As quick as any for networks of this size, and kind to whatever else runs here."""
+    torch.set_num_threads(1)
+
+
 def recipe(batch: int = 4, **clips: Any) -> Recipe:
     network = DetectorConfig(
         trunk="resnext50_32x4d",

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ from training.sequences import Clip
 from training.train import train
 from training.transcode import transcode
 from training.windows import LIMITS, detector, face_region
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +138,30 @@ def test_a_resumed_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     assert same(unbroken, weights(fit_pairs(recipe, tmp_path / "broken")))
     assert log(tmp_path / "broken") == log(tmp_path / "unbroken")
     assert [line["step"] for line in log(tmp_path / "broken")] == [2, 3, 4, 6]
+
+
+def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    """SIGKILL, most likely in the middle of writing one of its checkpoints."""
+    recipe = tiny_recipe(steps=30, keep_every=1)
+    code = (
+        "import pathlib, sys, torch; torch.set_num_threads(1)\n"
+        "from tests.unit.test_training import fit_pairs, tiny_recipe\n"
+        "fit_pairs(tiny_recipe(steps=30, keep_every=1), pathlib.Path(sys.argv[1]))"
+    )
+    broken = tmp_path / "broken"
+    run = subprocess.Popen([sys.executable, "-c", code, str(broken)], cwd=ROOT)
+    try:
+        while not (broken / CHECKPOINT).exists():
+            assert run.poll() is None, "the run ended before it kept anything"
+            time.sleep(0.01)
+    finally:
+        run.kill()
+        run.wait()
+    done = torch.load(broken / CHECKPOINT, weights_only=True)["training"]["step"]
+    assert 1 <= done < 30
+    resumed, unbroken = (weights(fit_pairs(recipe, out)) for out in (broken, tmp_path / "unbroken"))
+    assert same(resumed, unbroken)
+    assert log(broken) == log(tmp_path / "unbroken")
 
 
 def test_lines_of_steps_that_come_again_are_dropped(tmp_path: Path) -> None:

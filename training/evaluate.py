@@ -52,7 +52,8 @@ def evaluate(
     names = _ordered(conditions)
     paired = sorted({(pairs or clips).parent / f for p in exact for f in (p.real, p.fake)})
     wanted = [(table.root / c.file, name) for name in names for c in table.clips]
-    extra = [key for key in ((path, PUBLISHED) for path in paired) if key not in set(wanted)]
+    known = set(wanted)
+    extra = [(path, PUBLISHED) for path in paired if (path, PUBLISHED) not in known]
     on_start(len(wanted) + len(extra))
     scored = score_clips(pipeline, [*wanted, *extra], workers=workers, on_done=on_done)
     answers = dict(zip([*wanted, *extra], scored, strict=True))

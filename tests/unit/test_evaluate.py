@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli.main import main
 from pipeline.bundle import Manifest, open_bundle
@@ -18,9 +19,10 @@ from pipeline.frames import Frame
 from tests.bundles import tiny_bundle
 from tests.media import TEXT, face_clip, pattern, rotated, write_clip
 from training.card import card, headline, write_card
-from training.evaluate import EvaluationError, evaluate
+from training.evaluate import Evaluation, EvaluationError, evaluate
 from training.figures import measure, order_of_pairs
 from training.labelled import LabelledClip, LabelledPair, TableError, read_clips, read_pairs
+from training.plots_evaluation import write_plots
 from training.report import interval, report, table
 from training.scoring import Pipeline, Scored, score_clips, sharpness
 from training.transcode import CONDITIONS, PUBLISHED, Condition, under
@@ -283,6 +285,23 @@ def test_names_can_not_break_a_table() -> None:
     assert lines == ["| a\\|b |", "| --- |", "| c d |", "| \\| |"]
 
 
+def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    reals = [clip(f"r{i}", False, source="a" if i % 2 else "b" * 80) for i in range(6)]
+    fakes = [clip(f"f{i}", True) for i in range(6)]
+    for name, clips, expected in (
+        ("reals", reals, ["sources.png"]),
+        ("both", reals + fakes, ["reliability.png", "roc.png", "sources.png"]),
+        ("unnamed", [clip(c.file, c.fake) for c in reals + fakes], ["reliability.png", "roc.png"]),
+    ):
+        answers = {PUBLISHED: [scored(0.1 * (k % 9)) for k in range(len(clips))]}
+        written = write_plots(Evaluation(measure(clips, answers), clips, answers), tmp_path / name)
+        assert sorted(p.name for p in written) == expected
+        for path in written:
+            pixels = np.asarray(Image.open(path).convert("L"))
+            assert min(pixels.shape) > 100
+            assert pixels.std() > 5
+
+
 # The whole way
 
 
@@ -366,13 +385,15 @@ def test_what_a_card_says_in_words_stands_in_the_manifest(bundle: Path) -> None:
         "steps": 12,
         "commands": ["deepfake-detect train pigeons.toml"],
     }
-    written = write_card(bundle, manifest.model_copy(update={"summary": {"training": training}}))
+    summary = {"training": training, "precision": {"largest": 0.002}}
+    written = write_card(bundle, manifest.model_copy(update={"summary": summary}))
     opened = open_bundle(bundle)
     assert opened.manifest == written
     said = written.summary["card"]
     for text in (said["data"], said["intended_use"], said["licence"], *said["limits"], "CC0", "pigeons.toml"):
         assert text in opened.card
     assert "| steps | 12 |" in opened.card
+    assert "## Precision\n\n|  |  |\n| --- | --- |\n| largest | 0.002 |" in opened.card
     assert "Nothing but pigeons." in said["limits"]
     silent = write_card(bundle, manifest.model_copy(update={"summary": {}}))
     assert "did not say" in silent.summary["card"]["data"]
@@ -395,11 +416,7 @@ def test_unknown_conditions_and_splits_are_one_line(
     assert "no clip of the split measure" in err
 
 
-def test_workers_that_are_killed_and_clips_that_hang_cost_no_more_than_themselves(
-    corpus: Path, bundle: Path
-) -> None:
-    os.mkfifo(hanging := corpus / "fifo.mp4")
-    names = ["r0.mp4", "fifo.mp4", "f0.mp4"]
+def test_a_worker_that_is_killed_costs_no_clip(corpus: Path, bundle: Path) -> None:
     killed = []
 
     def kill_all_once() -> None:
@@ -408,19 +425,20 @@ def test_workers_that_are_killed_and_clips_that_hang_cost_no_more_than_themselve
             for child in killed:
                 os.kill(child.pid, signal.SIGKILL)
 
-    try:
-        answers = score_clips(
-            Pipeline(bundle),
-            [(corpus / n, PUBLISHED) for n in names],
-            workers=1,
-            limit_s=4.0,
-            on_done=kill_all_once,
-        )
-    finally:
-        hanging.unlink()
+    clips = [(corpus / n, PUBLISHED) for n in ("r0.mp4", "f0.mp4")]
+    answers = score_clips(Pipeline(bundle), clips, workers=1, on_done=kill_all_once)
     assert killed
-    assert [a.verdict == "unreadable" for a in answers] == [False, True, False]
-    assert "4 s" in answers[1].why
+    real, fake = (a.fake for a in answers)
+    assert real is not None
+    assert fake is not None
+    assert real < fake
+
+
+def test_a_clip_that_never_ends_is_given_up(corpus: Path, bundle: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (answer,) = score_clips(Pipeline(bundle), [(tmp_path / "fifo.mp4", PUBLISHED)], workers=1, limit_s=1.0)
+    assert (answer.verdict, answer.fake) == ("unreadable", None)
+    assert "not done in 1 s" in answer.why
 
 
 def test_sharpness_is_of_luma_whatever_the_crop_holds(corpus: Path, tmp_path: Path) -> None:

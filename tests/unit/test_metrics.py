@@ -121,6 +121,12 @@ def test_a_weight_counts_a_clip_so_many_times(rows: list[tuple[bool, int, int]])
         assert weighed == pytest.approx(counted, nan_ok=True), name
 
 
+@given(labelled)
+def test_where_all_clips_are_equally_sharp_matched_auc_is_auc(rows: list[tuple[bool, int]]) -> None:
+    fake, scores = of(rows)
+    assert matched_auc(fake, scores, np.full(len(fake), 2.0)) == pytest.approx(auc(fake, scores), nan_ok=True)
+
+
 def test_matched_auc_gives_no_credit_for_sharpness() -> None:
     rng = np.random.default_rng(0)
     fake = np.arange(400) % 2 == 1
@@ -211,6 +217,9 @@ def test_an_interval_of_a_share_holds_it_and_stays_within_0_and_1(rows: list[tup
     figure = rate([str(p) for p, _ in rows], hits)
     assert figure.value == share(hits)
     assert 0 <= figure.low <= figure.value <= figure.high <= 1  # type: ignore[operator]
+    low, high = exact_interval(share(hits), len({p for p, _ in rows}))
+    assert figure.low <= low  # type: ignore[operator]
+    assert figure.high >= high  # type: ignore[operator]
 
 
 def test_calibration_error_of_honest_and_of_overconfident_probabilities() -> None:

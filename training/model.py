@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from pipeline.bundle import CLASSES
 from pipeline.spec import CropSpec, SamplingSpec
-from training.trunks import RESNEXT_FEATURES, Filters, NativeEnsemble, NativeTrunk, ResNeXt50, Stem
+from training.trunks import RESNEXT_FEATURES, Evidence, Filters, NativeEnsemble, NativeTrunk, ResNeXt50, Stem
 
 
 class DetectorConfig(BaseModel):
@@ -28,8 +28,8 @@ class DetectorConfig(BaseModel):
 
     feature_size: D, the trunk's output; hidden: the LSTM's state; dropout: between LSTM and linear;
     width: channels of the first convolutions of the native trunk and of the fine stem; members:
-    native trunks side by side, each giving its part of the features; stem: of the ResNeXt; filters:
-    of the residuals that a burst is seen through.
+    native trunks side by side, each giving its part of the features; stem: of the ResNeXt; filters
+    and evidence: of the residuals that a burst is seen through.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,14 +44,15 @@ class DetectorConfig(BaseModel):
     members: int = Field(default=1, ge=1)
     stem: Stem = "imagenet"
     filters: Filters = "fixed"
+    evidence: Evidence = "space_time"
 
     @model_validator(mode="after")
     def consistent(self) -> "DetectorConfig":
         """What does not fit together, or would be ignored, is an error."""
         burst = self.crop.colour == "yuv" and self.crop.frames > 1
         picture = self.crop.colour == "rgb" and self.crop.frames == 1
-        if self.filters != "fixed" and not burst:
-            raise ValueError("filters belong to the residuals of yuv bursts")
+        if (self.filters, self.evidence) != ("fixed", "space_time") and not burst:
+            raise ValueError("filters and evidence belong to the residuals of yuv bursts")
         if self.trunk == "resnext50_32x4d":
             if not (picture or burst) or self.feature_size != RESNEXT_FEATURES or self.members != 1:
                 raise ValueError(
@@ -83,13 +84,15 @@ def paper_config() -> DetectorConfig:
 
 
 def native_config() -> DetectorConfig:
-    """The compact network's default: bursts of four frames, nine 64 x 64 windows a burst."""
+    """The compact network's default: two pictures of a burst of three, nine 64 x 64 windows a burst."""
     return DetectorConfig(
         trunk="native",
-        crop=CropSpec(kind="native", side=64, frames=4, colour="yuv", margin=0.8, grid=3),
-        sampling=SamplingSpec(bursts=8, burst_frames=4),
-        feature_size=64,
+        crop=CropSpec(kind="native", side=64, frames=3, colour="yuv", margin=0.8, grid=3),
+        sampling=SamplingSpec(bursts=8, burst_frames=3),
+        feature_size=96,
         hidden=64,
+        width=32,
+        evidence="space",
     )
 
 
@@ -103,6 +106,7 @@ def native_resnext_config() -> DetectorConfig:
         feature_size=RESNEXT_FEATURES,
         hidden=2048,
         stem="fine",
+        evidence=native.evidence,
     )
 
 
@@ -157,11 +161,12 @@ class DetectorNetwork(nn.Module):
 
 
 def _trunk(config: DetectorConfig) -> nn.Module:
-    frames, width, filters = config.crop.frames, config.width, config.filters
+    frames, width = config.crop.frames, config.width
+    seen = (config.filters, config.evidence)
     if config.trunk == "resnext50_32x4d":
-        return ResNeXt50(frames, config.stem, width, filters)
+        return ResNeXt50(frames, config.stem, width, *seen)
     each = config.feature_size // config.members
-    members = [NativeTrunk(frames, width, each, filters) for _ in range(config.members)]
+    members = [NativeTrunk(frames, width, each, *seen) for _ in range(config.members)]
     return members[0] if config.members == 1 else NativeEnsemble(members)
 
 

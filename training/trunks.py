@@ -14,28 +14,43 @@ from torch.nn import functional as F
 
 Stem = Literal["imagenet", "fine"]
 Filters = Literal["fixed", "constrained"]
+Evidence = Literal["space", "space_time"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESNEXT_FEATURES = 2048
+LEAST_LEVEL = 0.05
 
 
-def residuals(luma: Tensor) -> Tensor:
+def residuals(luma: Tensor, evidence: Evidence = "space_time") -> Tensor:
     """What prediction from the neighbours leaves of a burst: float [N, F, S, S], 0 to 255, to [N, C, S, S].
 
-    F - 1 first differences in time, then vertical and horizontal second differences of every second
-    frame. Each is scaled and clipped to +-3, so that detail and noise count and content does not
-    (after Fridrich & Kodovsky, IEEE TIFS 2012).
+    Vertical and horizontal second differences of every second frame; `space_time` puts F - 1 first
+    differences in time before them. All are scaled and clipped to +-3, so that detail and noise count
+    and content does not (after Fridrich & Kodovsky, IEEE TIFS 2012).
     """
     time, still = _differences(luma)
     vertical = F.pad(2 * still[:, :, 1:-1] - still[:, :, :-2] - still[:, :, 2:], (0, 0, 1, 1))
     horizontal = F.pad(2 * still[..., 1:-1] - still[..., :-2] - still[..., 2:], (1, 1, 0, 0))
-    return torch.cat([time / 2, vertical / 3, horizontal / 3], 1).clamp(-3, 3)
+    return _scaled(time, torch.cat([vertical, horizontal], 1) / 3, evidence)
 
 
-def residual_channels(frames: int) -> int:
+def residual_channels(frames: int, evidence: Evidence = "space_time") -> int:
     """C, the residuals of a burst of F frames."""
-    return frames - 1 + 2 * ((frames + 1) // 2)
+    still = 2 * ((frames + 1) // 2)
+    return still if evidence == "space" else frames - 1 + still
+
+
+def _scaled(time: Tensor, space: Tensor, evidence: Evidence) -> Tensor:
+    """Residuals in time, as differences, and in space, [N, ., S, S], clipped to +-3 alike.
+
+    Those of `space` alone are divided by their own mean size in the window: how strong the grain of a
+    camera is says little, how it is shaped says more.
+    """
+    if evidence == "space":
+        level = space.abs().mean((1, 2, 3), keepdim=True) + LEAST_LEVEL
+        return (space / (1.5 * level)).clamp(-3, 3)
+    return torch.cat([time / 2, space], 1).clamp(-3, 3)
 
 
 class Residuals(nn.Module):
@@ -43,11 +58,13 @@ class Residuals(nn.Module):
 
     `fixed`: `residuals`. `constrained`: the two second differences give way to two learnt 5 x 5
     prediction errors, each with -1 at its centre and neighbours that sum to 1 (Bayar & Stamm,
-    IH&MMSec 2016), so that flat content gives zero whatever was learnt.
+    IH&MMSec 2016), so that flat content gives zero whatever was learnt. evidence: with or without
+    what changes in time.
     """
 
-    def __init__(self, filters: Filters) -> None:
+    def __init__(self, filters: Filters, evidence: Evidence = "space_time") -> None:
         super().__init__()
+        self.evidence: Evidence = evidence
         self.weight: nn.Parameter | None = None
         if filters == "constrained":
             self.weight = nn.Parameter(torch.randn(2, 1, 5, 5) / 24)
@@ -56,14 +73,14 @@ class Residuals(nn.Module):
         """uint8 YUV samples [N, F, S, S, C'] to float [N, C, S, S], -3 to 3; reads the luma alone."""
         luma = samples[..., 0].float()
         if self.weight is None:
-            return residuals(luma)
+            return residuals(luma, self.evidence)
         time, still = _differences(luma)
         # Half precision would round the filters away from their constraint.
         with torch.autocast(luma.device.type, enabled=False):
             errors = F.conv2d(still.flatten(0, 1)[:, None], self.kernels(self.weight))
         # Two pixels at the border have no full neighbourhood, and padding first would make an edge of it.
         errors = F.pad(errors, (2, 2, 2, 2)).reshape(len(luma), -1, *luma.shape[2:])
-        return torch.cat([time / 2, errors], 1).clamp(-3, 3)
+        return _scaled(time, errors, self.evidence)
 
     @staticmethod
     def kernels(weight: Tensor) -> Tensor:
@@ -80,22 +97,31 @@ def _differences(luma: Tensor) -> tuple[Tensor, Tensor]:
     return luma[:, 1:] - luma[:, :-1], luma[:, ::2]
 
 
-def _layer(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+def _layer(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 class NativeTrunk(nn.Module):
-    """A small CNN over residuals of native windows; mean and root mean square of its last maps."""
+    """A small CNN over residuals of native windows; mean and root mean square of its last maps.
 
-    def __init__(self, frames: int, width: int, feature_size: int, filters: Filters = "fixed") -> None:
+    Its first layer has stride 2: what is fine stays in the channels, at a third of the cost.
+    """
+
+    def __init__(
+        self,
+        frames: int,
+        width: int,
+        feature_size: int,
+        filters: Filters = "fixed",
+        evidence: Evidence = "space_time",
+    ) -> None:
         super().__init__()
-        self.residuals = Residuals(filters)
+        self.residuals = Residuals(filters, evidence)
         self.body = nn.Sequential(
-            *_layer(residual_channels(frames), width, 5),
+            *_layer(residual_channels(frames, evidence), width, 5, 2),
             *_layer(width, width, 3),
-            nn.AvgPool2d(2),
-            *_layer(width, feature_size // 2, 3),
+            *_layer(width, feature_size // 2, 3, 2),
         )
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -161,11 +187,16 @@ class ResNeXt50(nn.Module):
     std: Tensor
 
     def __init__(
-        self, frames: int = 1, stem: Stem = "imagenet", width: int = 24, filters: Filters = "fixed"
+        self,
+        frames: int = 1,
+        stem: Stem = "imagenet",
+        width: int = 24,
+        filters: Filters = "fixed",
+        evidence: Evidence = "space_time",
     ) -> None:
         super().__init__()
-        channels = 3 if frames == 1 else residual_channels(frames)
-        self.residuals = Residuals(filters) if frames > 1 else None
+        channels = 3 if frames == 1 else residual_channels(frames, evidence)
+        self.residuals = Residuals(filters, evidence) if frames > 1 else None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.fine: nn.Sequential | None = None

@@ -217,6 +217,17 @@ def test_residuals_of_a_flat_still_burst_are_zero_and_detail_is_clipped() -> Non
     torch.testing.assert_close(found[:, 1], ((noise[:, 2] - noise[:, 1]) / 2).clamp(-3, 3))
 
 
+def test_residuals_of_space_see_neither_time_nor_strength() -> None:
+    noise = torch.randint(-20, 21, (2, 3, 16, 16)).float()
+    found = residuals(128 + noise, "space")
+    assert found.shape == (2, residual_channels(3, "space"), 16, 16) == (2, 4, 16, 16)
+    torch.testing.assert_close(residuals(128 + 3 * noise, "space"), found, atol=0.03, rtol=0)
+    moved = noise.clone()
+    moved[:, 1] = 0
+    torch.testing.assert_close(residuals(128 + moved, "space"), found)
+    assert not residuals(torch.full((1, 3, 8, 8), 90.0), "space").any()
+
+
 @torch.no_grad()
 def test_native_trunk_reads_the_luma_alone(native: DetectorNetwork) -> None:
     samples = samples_for(native.config, 2)
@@ -296,7 +307,7 @@ def test_members_each_give_their_part_of_the_features() -> None:
     network = DetectorNetwork(native_config().model_copy(update={"members": 4})).eval()
     samples = samples_for(network.config, 3)
     parts = [member(samples) for member in network.trunk.members]
-    assert [tuple(p.shape) for p in parts] == [(3, 16)] * 4
+    assert [tuple(p.shape) for p in parts] == [(3, 24)] * 4
     torch.testing.assert_close(network.trunk(samples), torch.cat(parts, 1))
 
 
@@ -326,7 +337,7 @@ def test_networks_of_two_kinds_are_not_combined(native: DetectorNetwork) -> None
         {"feature_size": 63},
         {"crop": {"kind": "native", "side": 64, "frames": 1, "colour": "yuv"}},
         {"heads": 2},
-        {"members": 3},
+        {"members": 5},
         {"stem": "fine"},
         {"trunk": "resnext50_32x4d"},
         {"trunk": "resnext50_32x4d", "feature_size": 2048, "members": 2},

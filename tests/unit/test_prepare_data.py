@@ -32,7 +32,7 @@ from training.difference import ALTERED, face_difference
 from training.model import paper_config
 from training.prepare import Options, PrepareError, outstanding, prepare_dataset
 from training.selection import Selection, SelectionError, Stratum
-from training.shards import open_shards
+from training.shards import open_shards, write_shard
 from training.transcode import transcode
 
 SIZE = 240
@@ -248,6 +248,22 @@ def test_work_that_was_done_is_not_done_again(clips, tmp_path):
         path.write_text(json.dumps(outcome | {"kind": "failed", "detail": "remembered", "frames": 0}))
     report = run(clips, out)
     assert report["outcomes"]["failed"] == len(remembered) >= 3
+
+
+def test_a_run_that_is_stopped_while_it_packs_goes_on(clips, prepared, tmp_path, monkeypatch):
+    def stopping(path: Path, *rest: object) -> dict:
+        if path.name == "shard-00001.npy":
+            raise KeyboardInterrupt
+        return write_shard(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.prepare.write_shard", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(clips, tmp_path / "out", as_video=True)
+    assert (tmp_path / "out" / "shard-00000.npy").exists()
+    assert len(list((tmp_path / "out").glob("work/*.npy"))) == 4
+    run(clips, tmp_path / "out", as_video=True)
+    assert tree(tmp_path / "out") == tree(prepared)
 
 
 def test_a_clip_that_hangs_or_kills_its_process_costs_only_itself(clips, tmp_path):

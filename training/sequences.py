@@ -26,16 +26,17 @@ class Clip:
 def sequence_pair(clip: Clip, rng: Generator, pairs: Pairs, side: int, frames: int) -> tuple[U8, U8]:
     """Windows of a clip and of its altered copy, each uint8 [bursts * windows, frames, side, side].
 
-    All bursts of a sequence are altered, scaled and encoded in one manner, as a generator would.
-    Both copies are cut at the same places.
+    All bursts of a sequence are altered, scaled and encoded in one manner, as a generator would, and
+    half of the sequences are mirrored. Both copies are cut at the same places.
     """
     region = min(pairs.region, clip.luma.shape[2]) // 2 * 2
     scaled = _scaled_side(region, side, rng, pairs)
     manner = int(rng.integers(2**63))
+    way = int(rng.choice([1, -1]))
     chosen = np.sort(rng.choice(len(clip.luma), pairs.bursts, replace=len(clip.luma) < pairs.bursts))
     real_windows, altered_windows = [], []
     for burst_of in chosen:
-        burst = _region(clip.luma[burst_of], region, frames, rng)
+        burst = _region(clip.luma[burst_of, :, :, ::way], region, frames, rng)
         if scaled != region:
             burst = np.stack([cv2.resize(f, (scaled, scaled), interpolation=cv2.INTER_AREA) for f in burst])
         real, altered = pair(burst, np.random.default_rng(manner), crf=pairs.crf, encoded=pairs.encoded)

@@ -21,14 +21,16 @@ from training.corpus import ClipRow, folds, kinship, read_corpus
 from training.distributed import World, open_world
 from training.judge import Judge, judge, logits
 from training.loader import ClipTeacher, NoFootage, PairTeacher, Prepared, clip_exam, pair_exam
-from training.loop import Line, Report, counted, fit
+from training.loop import CHECKPOINT, Line, Report, counted, fit
 from training.metrics import F64, auc
+from training.model import combine
 from training.recipe import Operating, Pairs, Recipe, RecipeError, read_recipe
 from training.sequences import Clip
 from training.shards import open_shards
 from training.windows import detector, samples_of, training_clips
 
 MODEL = "model.pt"
+SEED_STEP = 1000
 
 Tell = Callable[[str, int, int, Line | None], None]
 """Told of progress: what is done, the steps done, those in all, and a line of metrics, if any."""
@@ -163,6 +165,33 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
 
 
 def _fit_pairs(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site, what: str) -> Path:
+    """Train the network's members one by one, each from a seed of its own, and put them side by side."""
+    if plan.network.members == 1:
+        return _fit_member(plan, clips, rows, site, what)
+    networks, steps, seconds = [], 0, 0.0
+    for k in range(plan.network.members):
+        there = replace(site, out=site.out / f"member-{k}")
+        network, spent = load_checkpoint(_fit_member(alone(plan, k), clips, rows, there, f"{what}, member {k}"))
+        networks.append(network)
+        steps, seconds = steps + spent["step"], seconds + spent["seconds"]
+    whole = combine(networks)
+    if site.world.leader:
+        notes = {"step": steps, "seconds": seconds}
+        save_checkpoint(site.out / CHECKPOINT, whole.config, whole.state_dict(), notes)
+    site.world.wait()
+    return site.out / CHECKPOINT
+
+
+def alone(plan: Recipe, member: int) -> Recipe:
+    """The recipe of one member of a recipe's network: its part of the features and states, its own seed."""
+    network, k = plan.network, plan.network.members
+    part = {"members": 1, "feature_size": network.feature_size // k, "hidden": network.hidden // k}
+    return plan.model_copy(
+        update={"network": network.model_copy(update=part), "seed": plan.seed + SEED_STEP * member}
+    )
+
+
+def _fit_member(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site, what: str) -> Path:
     """Train on pairs of these clips, but for those that the recipe holds out to validate on."""
     counting, pairs = counted(plan, 0), plan.pairs or Pairs()
     held: set[str] = set()

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import calibrate, evaluate, export, prepare, sample, scan, serve, train, verify
+from cli import calibrate, distill, evaluate, export, prepare, sample, scan, serve, train, verify
 from cli.output import fail
 from pipeline.errors import DetectError
 
@@ -20,6 +20,7 @@ app.command()(scan.scan)
 app.command()(sample.sample)
 app.command()(prepare.prepare)
 app.command()(train.train)
+app.command()(distill.distill)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)

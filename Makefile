@@ -12,7 +12,7 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format load docs lock clean
+.PHONY: help serve test train-smoke lint format load docs lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,9 @@ serve: $(VENV)/.serve  ## build what serving needs, then serve http://127.0.0.1:
 
 test: lint  ## build everything, lint, check types and imports, run every test
 	$(BIN)/python -m pytest
+
+train-smoke: $(VENV)/.dev  ## prepare, train, export, evaluate and serve a tiny network
+	$(BIN)/python -m pytest tests/e2e/test_train_smoke.py
 
 lint: $(VENV)/.dev  ## format check, lint, types, import contracts
 	$(BIN)/ruff format --check .

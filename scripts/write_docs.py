@@ -1,4 +1,4 @@
-"""Writes what is generated in the docs: docs/openapi.json and the marked parts of README.md.
+"""Writes what is generated: docs/openapi.json, the marked parts of README.md and of docs/training.md.
 
 The answer is a real server's, to the very commands that the README shows.
 """
@@ -16,6 +16,7 @@ import httpx
 from pipeline.bundle import Manifest, default_bundle, default_models
 from service.settings import settings_table
 from training.card import headline
+from training.recipe_docs import recipe_table
 from training.report import interval
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,9 @@ def main() -> None:
     text = _replaced(text, "settings", settings_table().strip())
     text = _replaced(text, "limits", limits(_manifest()))
     readme.write_text(text, encoding="utf-8")
+    training = ROOT / "docs" / "training.md"
+    text = _replaced(training.read_text(encoding="utf-8"), "recipe", recipe_table())
+    training.write_text(text, encoding="utf-8")
 
 
 def _ask(clip: Path) -> tuple[dict[str, object], dict[str, object]]:
@@ -97,7 +101,7 @@ def _replaced(text: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
     replaced, count = re.subn(pattern, lambda m: m[1] + content + "\n" + m[2], text, flags=re.DOTALL)
     if count != 1:
-        raise SystemExit(f"README.md has {count} parts named {name}")
+        raise SystemExit(f"{count} parts are named {name}")
     return replaced
 
 

@@ -1,12 +1,15 @@
 """Recipes: what they hold, and that nothing else is taken."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from cli.main import app
 from training.model import DetectorConfig, paper_config
 from training.recipe import Recipe, RecipeError, pairs_in, read_recipe
+from training.recipe_docs import recipe_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "training" / "recipes"
@@ -131,3 +134,18 @@ def test_a_recipe_survives_its_checkpoint() -> None:
     assert recipe.clips is not None
     assert pairs_in(recipe.clips, recipe.optimiser.batch) == 2
     assert isinstance(recipe.network, DetectorConfig)
+
+
+def test_the_table_of_keys_is_the_recipe() -> None:
+    """`make docs` writes it; the keys of a network are described in training/recipe_docs.py."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert f"-->\n{recipe_table()}\n<!-- /recipe -->" in text
+
+
+def test_the_docs_name_commands_and_recipes_that_exist() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    known = {c.callback.__name__ for c in app.registered_commands if c.callback}
+    assert set(re.findall(r"^(?:\S+=\S+ )?deepfake-detect ([a-z]+)", text, re.MULTILINE)) <= known
+    assert all((ROOT / path).is_file() for path in re.findall(r"training/recipes/[a-z-]+\.toml", text))
+    for name in re.findall(r"\]\(([a-z]+\.md)\)", text):
+        assert (ROOT / "docs" / name).is_file()

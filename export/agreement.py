@@ -36,7 +36,8 @@ class Agreement(BaseModel):
 
     Differences of the probabilities of steps and of whole sequences to the fp32 bundle's, over
     `samples` samples in `sequences` sequences; spread: largest minus smallest probability of `fake`
-    that the fp32 bundle gave them, without which a small difference would mean nothing.
+    that the fp32 bundle gave them, without which a small difference would mean nothing. encoder: how its
+    convolutions are stored, fp16 where int8 would have cost too much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class Agreement(BaseModel):
     samples: int = Field(ge=1)
     sequences: int = Field(ge=1)
     spread: float = Field(ge=0, le=1)
+    encoder: Precision
 
 
 def textures(crop: CropSpec, count: int, seed: int = 0) -> U8:
@@ -76,13 +78,20 @@ def answers(engine: Engine) -> tuple[F32, F32]:
     return engine.temporal(features, np.full(SEQUENCES, LENGTH, np.int64))
 
 
-def agreement(reference: tuple[F32, F32], reduced: tuple[F32, F32], precision: Precision) -> Agreement:
+def difference(reference: tuple[F32, F32], reduced: tuple[F32, F32]) -> float:
+    """Largest difference of two bundles' answers."""
+    return float(max(np.abs(a - b).max() for a, b in zip(reference, reduced, strict=True)))
+
+
+def agreement(
+    reference: tuple[F32, F32], reduced: tuple[F32, F32], precision: Precision, *, encoder: Precision
+) -> Agreement:
     """Compare the answers of two bundles. Raises BundleCorrupt when they differ by more than the limit."""
-    differences = np.concatenate([np.abs(a - b).ravel() for a, b in zip(reference, reduced, strict=True)])
-    limit, largest = LIMITS[precision], float(differences.max())
+    limit, largest = LIMITS[precision], difference(reference, reduced)
     # not >: a difference that is not a number must fail too
     if not largest <= limit:
         raise BundleCorrupt(f"probabilities in {precision} differ from fp32 by {largest:.1e}, over {limit:g}")
+    differences = np.concatenate([np.abs(a - b).ravel() for a, b in zip(reference, reduced, strict=True)])
     fake = np.concatenate([reference[0][..., 1].ravel(), reference[1][:, 1]])
     return Agreement(
         largest=largest,
@@ -91,6 +100,7 @@ def agreement(reference: tuple[F32, F32], reduced: tuple[F32, F32], precision: P
         samples=SEQUENCES * LENGTH,
         sequences=SEQUENCES,
         spread=float(fake.max() - fake.min()),
+        encoder=encoder,
     )
 
 
@@ -99,7 +109,9 @@ def compare(reference: Bundle, reduced: Bundle) -> Agreement:
     a, b = reference.manifest, reduced.manifest
     if a.precision != "fp32" or (a.architecture, a.crop) != (b.architecture, b.crop):
         raise BundleError(f"{a.id} is not the fp32 original of {b.id}")
-    return agreement(answers(Engine(reference)), answers(Engine(reduced)), b.precision)
+    said = recorded(b)
+    encoder = said.encoder if said is not None else b.precision
+    return agreement(answers(Engine(reference)), answers(Engine(reduced)), b.precision, encoder=encoder)
 
 
 def recorded(manifest: Manifest) -> Agreement | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from export.agreement import LIMITS, Precision, agreement, answers, recorded, speed
+from export.agreement import LIMITS, Precision, agreement, answers, difference, recorded, speed
 from export.graphs import OPSET, PARITY_LIMIT, check_graph, parity, trace
 from export.precision import check_stored, store
 from pipeline.bundle import (
@@ -121,10 +121,10 @@ def verify_bundle(path: Path, *, network: DetectorNetwork | None = None) -> dict
     """
     bundle = open_bundle(path, allow_untrained=True)
     precision = bundle.manifest.precision
+    recorded(bundle.manifest)
     for graph in (bundle.encoder, bundle.temporal):
         check_graph(graph)
         check_stored(graph, precision)
-    recorded(bundle.manifest)
     measured = selfcheck(bundle)
     if network is not None:
         measured |= {f"parity_{k}": v for k, v in _agreeing(network, path, precision).items()}
@@ -178,14 +178,25 @@ def _export(
 
 
 def _reduced(part: Path, manifest: Manifest) -> Manifest:
-    """Store the graphs in the manifest's precision, and in the manifest how far that is from fp32."""
+    """Store the graphs in the manifest's precision, and in the manifest how far that is from fp32.
+
+    Where convolutions in int8 would cost more than the limit, they are stored in fp16 instead: an
+    error of the first layers grows through all that follow, and the LSTM, which holds more weights,
+    bears int8 well.
+    """
     if manifest.precision == "fp32":
         return manifest
     bundle = Bundle(part, manifest, "")
-    exact = answers(Engine(bundle))
-    for graph in (bundle.encoder, bundle.temporal):
-        store(graph, manifest.precision)
-    found = agreement(exact, answers(Engine(bundle)), manifest.precision)
+    exact, original = answers(Engine(bundle)), bundle.encoder.read_bytes()
+    store(bundle.temporal, manifest.precision)
+    ways: dict[str, tuple[Precision, ...]] = {"fp16": ("fp16",), "int8": ("int8", "fp16")}
+    for encoder in ways[manifest.precision]:
+        bundle.encoder.write_bytes(original)
+        store(bundle.encoder, encoder)
+        reduced = answers(Engine(bundle))
+        if difference(exact, reduced) <= LIMITS[manifest.precision]:
+            break
+    found = agreement(exact, reduced, manifest.precision, encoder=encoder)
     return manifest.model_copy(update={"summary": manifest.summary | {"precision": found.model_dump()}})
 
 

@@ -222,10 +222,12 @@ def _calibration(manifest: Manifest) -> str:
         if rows
         else ""
     )
+    t = c.thresholds
+    meet = t.authentic_below == t.manipulated_above
     return (
-        f"## Calibration\n\n`{c.id}`: {c.data}\n\nBelow {c.thresholds.authentic_below:.3f} the verdict is "
-        f"`authentic`, from {c.thresholds.manipulated_above:.3f} on `manipulated`, "
-        f"between them `uncertain`.\n{own}"
+        f"## Calibration\n\n`{c.id}`: {c.data}\n\nBelow {t.authentic_below:.3f} the verdict is "
+        f"`authentic`, from {t.manipulated_above:.3f} on `manipulated`, between them `uncertain`"
+        f"{'; they meet, so that remarks on quality alone make a clip uncertain' if meet else ''}.\n{own}"
     )
 
 

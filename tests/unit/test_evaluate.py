@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cli.main import main
-from pipeline.bundle import Manifest, open_bundle
+from pipeline.bundle import Manifest, Thresholds, open_bundle
 from pipeline.decode import open_clip
 from pipeline.frames import Frame
 from tests.bundles import tiny_bundle
@@ -395,6 +395,11 @@ def test_what_a_card_says_in_words_stands_in_the_manifest(bundle: Path) -> None:
     assert "| steps | 12 |" in opened.card
     assert "## Precision\n\n|  |  |\n| --- | --- |\n| largest | 0.002 |" in opened.card
     assert "Nothing but pigeons." in said["limits"]
+    assert "they meet" not in opened.card
+    met = Thresholds(authentic_below=0.5, manipulated_above=0.5)
+    calibration = manifest.calibration.model_copy(update={"thresholds": met})
+    write_card(bundle, manifest.model_copy(update={"calibration": calibration}))
+    assert "they meet" in open_bundle(bundle).card
     silent = write_card(bundle, manifest.model_copy(update={"summary": {}}))
     assert "did not say" in silent.summary["card"]["data"]
 

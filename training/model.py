@@ -87,7 +87,7 @@ def native_config() -> DetectorConfig:
     """The compact network's default: two pictures of a burst of three, nine 64 x 64 windows a burst."""
     return DetectorConfig(
         trunk="native",
-        crop=CropSpec(kind="native", side=64, frames=3, colour="yuv", margin=0.8, grid=3),
+        crop=CropSpec(kind="native", side=64, frames=3, colour="yuv", margin=1.0, grid=3),
         sampling=SamplingSpec(bursts=8, burst_frames=3),
         feature_size=96,
         hidden=64,
@@ -106,6 +106,7 @@ def native_resnext_config() -> DetectorConfig:
         feature_size=RESNEXT_FEATURES,
         hidden=2048,
         stem="fine",
+        width=native.width,
         evidence=native.evidence,
     )
 

@@ -42,12 +42,12 @@ def fatal() -> None:
 
 def test_each_job_has_its_own_fate(tmp_path):
     jobs = ["a", "crash", "b", "hang", "exit", "fail", "once", "c"]
-    found = dict(run_jobs(jobs, partial(maker, tmp_path / "tries"), workers=2, timeout_s=2))
+    found = dict(run_jobs(jobs, partial(maker, tmp_path / "tries"), workers=2, timeout_s=4))
     assert found.keys() == set(jobs)
     assert [found[k] for k in ("a", "b", "c", "once")] == ["A", "B", "C", "ONCE"]
     assert found["crash"] == Lost("crashed", "the worker was ended by SIGSEGV")
     assert found["exit"] == Lost("crashed", "the worker ended with code 3")
-    assert found["hang"] == Lost("timeout", "not done in 2 s")
+    assert found["hang"] == Lost("timeout", "not done in 4 s")
     assert found["fail"] == Lost("failed", "ValueError: nonsense")
     tried = [line.split()[0] for line in (tmp_path / "tries").read_text().splitlines()]
     assert {job: tried.count(job) for job in jobs} == dict.fromkeys(jobs, 1) | {

@@ -1,6 +1,7 @@
 """`deepfake-detect train`."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,8 @@ def train(  # noqa: PLR0917 (typer's options)
         model = run(
             recipe, data, out, start=start, device=device, threads=threads, workers=workers, tell=tell
         )
-    err.print(f"wrote {model}; next: deepfake-detect export {model}", markup=False, soft_wrap=True)
+    if os.environ.get("RANK", "0") == "0":
+        err.print(f"wrote {model}; next: deepfake-detect export {model}", markup=False, soft_wrap=True)
 
 
 @contextmanager

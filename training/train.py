@@ -30,6 +30,10 @@ from training.shards import open_shards
 from training.windows import detector, samples_of, training_clips
 
 MODEL = "model.pt"
+PAIRS_DATA = (
+    "Native windows of {clips} real clips of the training corpus, against altered copies of themselves, both "
+    "encoded alike. No generator's output taught it."
+)
 SEED_STEP = 1000
 
 Tell = Callable[[str, int, int, Line | None], None]
@@ -133,7 +137,15 @@ def _on_clips(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
         report=site.report("training"),
     )
     fakes = sum(c.clip.fake for c in teaching)
-    summary = {"clips": len(teaching), "real": len(teaching) - fakes, "fake": fakes, **_spent(checkpoint)}
+    real = len(teaching) - fakes
+    summary = {"clips": len(teaching), "real": real, "fake": fakes, **_spent(checkpoint)}
+    summary["data"] = (
+        f"{real} real and {fakes} fake clips of people, as face crops, of {', '.join(d.name for d in data)}."
+    )
+    if plan.clips and plan.clips.pseudofakes:
+        summary["data"] += (
+            f" Of each batch {plan.clips.pseudofakes:.0%} were real clips and fakes forged from them."
+        )
     return {"checkpoint": checkpoint, "summary": summary, "notes": {}}
 
 
@@ -161,7 +173,8 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
             )
             (site.out / "out-of-fold.json").write_text(json.dumps(scored, indent=1) + "\n", encoding="utf-8")
         notes["calibration"] = calibration.model_dump(mode="json")
-    return {"checkpoint": checkpoint, "summary": {"clips": len(clips), **_spent(checkpoint)}, "notes": notes}
+    summary = {"clips": len(clips), **_spent(checkpoint), "data": PAIRS_DATA.format(clips=len(clips))}
+    return {"checkpoint": checkpoint, "summary": summary, "notes": notes}
 
 
 def _fit_pairs(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site, what: str) -> Path:
@@ -171,7 +184,9 @@ def _fit_pairs(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site,
     networks, steps, seconds = [], 0, 0.0
     for k in range(plan.network.members):
         there = replace(site, out=site.out / f"member-{k}")
-        network, spent = load_checkpoint(_fit_member(alone(plan, k), clips, rows, there, f"{what}, member {k}"))
+        network, spent = load_checkpoint(
+            _fit_member(alone(plan, k), clips, rows, there, f"{what}, member {k}")
+        )
         networks.append(network)
         steps, seconds = steps + spent["step"], seconds + spent["seconds"]
     whole = combine(networks)

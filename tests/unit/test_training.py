@@ -426,6 +426,7 @@ def test_from_footage_to_a_verified_and_calibrated_bundle(
     assert manifest.calibration.id == "out-of-fold-1"
     summary = manifest.summary["training"]
     assert (summary["clips"], summary["steps"], summary["threads"]) == (2, 2, 1)
+    assert "2 real clips" in summary["data"]
     assert summary["commands"][0].startswith(f"deepfake-detect train {recipe} --data {data} --out")
     with pytest.raises(RecipeError, match="--data once"):
         train(recipe, [data, data], tmp_path / "twice")

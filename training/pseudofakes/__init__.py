@@ -88,7 +88,7 @@ def make(
         redrawers=redrawers,
     )
     forged = forge(clip.astype(np.float32), rng, context, kinds)
-    return np.clip(np.rint(forged), 0, 255).astype(np.uint8)
+    return np.rint(forged).astype(np.uint8)
 
 
 def forge(clip: F32, rng: Generator, context: Context, kinds: Sequence[str] | None = None) -> F32:

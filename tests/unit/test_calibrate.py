@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cli.main import main
@@ -21,6 +21,7 @@ from tests.unit.test_evaluate import clip, tinted_clips, write_table
 from training.calibrate import (
     FOLDS,
     NotCalibratable,
+    Platt,
     calibrate,
     check_enough,
     cross_fitted,
@@ -62,6 +63,19 @@ def test_a_temperature_leaves_even_odds_even() -> None:
     assert fitted(np.zeros(1))[0] == 0.5
 
 
+def test_a_temperature_is_the_best_scale_there_is_without_a_bias() -> None:
+    rng = np.random.default_rng(0)
+    fake = np.arange(2000) % 4 == 0
+    logits = rng.normal(1, 1, 2000) + 1.5 * fake
+
+    def loss(scale: float) -> float:
+        p = Platt(scale, 0.0)(logits)
+        return float(-(np.log(p[fake]).mean() + np.log(1 - p[~fake]).mean()))
+
+    best = temperature(fake, logits).scale
+    assert loss(best) < min(loss(1.03 * best), loss(best / 1.03))
+
+
 probabilities = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=80).map(np.array)
 
 
@@ -86,6 +100,7 @@ def test_thresholds_never_cross() -> None:
     st.floats(0.1, 3),
     st.sampled_from([0.05, 0.2, 0.4]),
 )
+@example([0.0] * 9, 1.0, 0.2)
 def test_what_the_service_rounds_keeps_the_promise_too(logits: list[float], gap: float, rate: float) -> None:
     """Calibrated by the service's own function, no more clips than asked for lie beyond a threshold."""
     fake = np.arange(len(logits)) % 2 == 1

@@ -271,10 +271,17 @@ def run(*args: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, st
     return int(stop.value.code or 0), printed.out, printed.err
 
 
+def skewed(path: Path) -> None:
+    """Give a bundle a calibration by which all is fake, and that a new one has to leave out."""
+    text = json.loads((path / "manifest.json").read_text())
+    text["calibration"] |= {"scale": 0.2, "bias": 3.0}
+    (path / "manifest.json").write_text(json.dumps(text))
+
+
 def test_from_clips_to_a_bundle_that_is_served_with_its_thresholds(
     footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_bundle(tmp_path / "old" / "tiny", bursts=2)
+    skewed(tiny_bundle(tmp_path / "old" / "tiny", bursts=2))
     made = tmp_path / "models" / "mine-1"
     made.parent.mkdir()
     code, out, err = run(

@@ -4,8 +4,9 @@ import os
 
 from hypothesis import settings
 
-# How long an example takes depends on the machine; what it shows does not. The tests that stand at the gate try the same
-# examples every time, so that a change is judged by what it changed; `HYPOTHESIS_PROFILE=explore` looks for new ones.
+# How long an example takes depends on the machine; what it shows does not. At the gate the same examples
+# are tried every time, so that a change is judged by what it changed; `HYPOTHESIS_PROFILE=explore` looks
+# for new ones.
 settings.register_profile("gate", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))

@@ -1,8 +1,9 @@
 """Tables of a training corpus: `clips.csv`, labelled clips in two splits, and `pairs.csv`, exact pairs.
 
 clips.csv: file, label (real | fake), split (train | measure), family (kind of forgery or of camera),
-identity (same value, same person), source_repo (origin). pairs.csv: split, family, real_file,
-fake_file. Further columns are ignored. Paths are relative to the tables.
+identity (same value, same person), source_repo (origin) and, where it is known, licence_of_repo.
+pairs.csv: split, family, real_file, fake_file. Further columns are ignored. Paths are relative to the
+tables.
 """
 
 import csv
@@ -46,6 +47,7 @@ class ClipRow:
     family: str
     identity: str
     source: str
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def read_corpus(root: Path) -> Corpus:
             r["family"],
             r["identity"],
             r["source_repo"],
+            r.get("licence_of_repo") or "",
         )
         for n, r in _rows(root / "clips.csv", {"file", "label", "split", "family", "identity", "source_repo"})
     ]

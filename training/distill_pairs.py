@@ -3,21 +3,34 @@
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.bundle import Calibration
+from pipeline.errors import MediaError
+from training.calibrate import NotCalibratable
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.corpus import read_corpus
+from training.corpus import Corpus, read_corpus
 from training.distill import Batch, Batches, Distillation, Teachers, distill
+from training.judge import Judge, judge, logits
 from training.loader import NoFootage
+from training.metrics import F64
+from training.model import DetectorConfig
+from training.provenance import revision, shown, sources
 from training.recipe import Footage, Pairs, RecipeError
 from training.sequences import Clip, training_batch
-from training.windows import training_clips
+from training.windows import detector, samples_of, training_clips
 
 MODEL = "model.pt"
+LEAST_CLIPS = 10
+TAUGHT = (
+    "Native windows of {clips} real clips of the training corpus and altered copies of them, both encoded "
+    "alike, and what the embedded network answered to them. No generator's output taught it."
+)
 
 
 class Plan(BaseModel):
@@ -80,37 +93,94 @@ def distill_pairs(
     """Teach a student as a plan says and write `model.pt`, the checkpoint to export. Returns its path.
 
     data: a corpus with clips.csv, of which the split `train` is read. teachers: checkpoints of
-    networks that take the student's samples. Raises RecipeError, CorpusError, NoFootage,
-    CheckpointError or Diverged.
+    networks that take the student's samples; the calibration of a single one is carried over to the
+    student. Raises RecipeError, CorpusError, NoFootage, CheckpointError, NotCalibratable or Diverged.
     """
     wanted, corpus = read_plan(plan), read_corpus(data)
     student = wanted.distillation.student
-    networks = [load_checkpoint(path)[0] for path in teachers]
-    if wrong := [p for p, n in zip(teachers, networks, strict=True) if n.config.crop != student.crop]:
+    known = [load_checkpoint(path) for path in teachers]
+    if wrong := [p for p, (n, _) in zip(teachers, known, strict=True) if n.config.crop != student.crop]:
         raise RecipeError(f"{wrong[0]} takes other samples than the student of {plan}")
-    if not networks:
+    if not known:
         raise RecipeError("a student needs a teacher")
     cv2.setNumThreads(1)
     clips = training_clips(corpus.root, corpus.teachers(), student.crop, wanted.footage, out / "regions")
     if not clips:
         raise NoFootage("no real clip of the split `train` has a face that can be used")
-    batches = pair_batches(clips, wanted)
     checkpoint = distill(
-        Teachers(networks, device=device), wanted.distillation, batches, out, threads=threads, device=device
+        Teachers([n for n, _ in known], device=device),
+        wanted.distillation,
+        pair_batches(clips, wanted),
+        out,
+        threads=threads,
+        device=device,
     )
     network, training = load_checkpoint(checkpoint)
-    named = " ".join(f"--teacher {path}" for path in teachers)
-    summary = {
+    notes: dict[str, Any] = {}
+    if len(known) == 1 and "calibration" in known[0][1]:
+        calibration = Calibration.model_validate(known[0][1]["calibration"])
+        said = _answers(corpus, student, judge(network), judge(known[0][0]))
+        notes["calibration"] = carried(calibration, *said).model_dump(mode="json")
+    notes["summary"] = {
         "clips": len(clips),
-        "teachers": len(networks),
+        "teachers": len(known),
         "steps": training["step"],
         "minutes": round(training["seconds"] / 60, 1),
         "threads": threads,
         "seed": wanted.distillation.seed,
-        "commands": [
-            f"deepfake-detect distill {plan} --data {data} {named} --out {out}",
-            f"deepfake-detect export {out / MODEL} --out models/NAME",
-        ],
+        "recipe": plan.name,
+        "commit": revision(),
+        "data": TAUGHT.format(clips=len(clips)),
+        "sources": sources(corpus, [c.name for c in clips], "real clips"),
+        "commands": _commands(plan, data, teachers, out),
     }
-    save_checkpoint(out / MODEL, network.config, network.state_dict(), {"summary": summary})
+    save_checkpoint(out / MODEL, network.config, network.state_dict(), notes)
     return out / MODEL
+
+
+def _answers(corpus: Corpus, student: DetectorConfig, pupil: Judge, teacher: Judge) -> tuple[F64, F64]:
+    """Logits of both for the clips of the split `train` that have a usable face."""
+    faces, said = detector(), []
+    for row in corpus.split("train"):
+        try:
+            clip = samples_of(corpus.root / row.file, student.crop, student.sampling, faces)
+        except MediaError:
+            continue
+        answers = (pupil(clip), teacher(clip))
+        if answers[0] is not None and answers[1] is not None:
+            said.append(answers)
+    ours, theirs = logits(np.array(said, np.float64).reshape(-1, 2).T)
+    return ours, theirs
+
+
+def carried(calibration: Calibration, ours: F64, theirs: F64) -> Calibration:
+    """A teacher's calibration in the student's terms: its scale and bias behind the line that leads from
+    the student's logits to the teacher's, [N] each, of the same clips.
+
+    No label is looked at, and the teacher's own calibration was fitted out of fold, so a student that
+    has seen the real clips gains nothing by it. Raises NotCalibratable when the two do not agree.
+    """
+    if len(ours) < LEAST_CLIPS or np.ptp(ours) == 0:
+        raise NotCalibratable(f"{len(ours)} clips do not show how the student follows its teacher")
+    slope, offset = (float(v) for v in np.polyfit(ours, theirs, 1))
+    if not slope > 0:
+        raise NotCalibratable(f"the student does not rise with its teacher: slope {slope:.3f}")
+    agreement = float(np.corrcoef(ours, theirs)[0, 1])
+    return calibration.model_copy(
+        update={
+            "id": f"{calibration.id}-carried",
+            "scale": round(calibration.scale * slope, 4),
+            "bias": round(calibration.bias + calibration.scale * offset, 4),
+            "data": f"{calibration.data} Carried over from the teacher by a line through the logits of both "
+            f"on {len(ours)} clips (correlation {agreement:.2f}); the student itself was not folded.",
+        }
+    )
+
+
+def _commands(plan: Path, data: Path, teachers: Sequence[Path], out: Path) -> list[str]:
+    named = " ".join(f"--teacher {shown(path)}" for path in teachers)
+    return [
+        f"deepfake-detect distill {shown(plan)} --data {shown(data)} {named} --out {shown(out)}",
+        f"deepfake-detect export {shown(out / MODEL)} --out models/NAME --precision int8",
+        "deepfake-detect evaluate models/NAME --clips CLIPS.csv --card",
+    ]

@@ -24,6 +24,7 @@ from training.loader import ClipTeacher, NoFootage, PairTeacher, Prepared, clip_
 from training.loop import CHECKPOINT, Line, Report, counted, fit
 from training.metrics import F64, auc
 from training.model import combine
+from training.provenance import revision, shown, sources
 from training.recipe import Operating, Pairs, Recipe, RecipeError, read_recipe
 from training.sequences import Clip
 from training.shards import open_shards
@@ -94,6 +95,8 @@ def train(
             "device": world.device.type,
             "seed": plan.seed,
             "start": plan.start.format if plan.start else None,
+            "recipe": recipe.name,
+            "commit": revision(),
             "commands": _commands(recipe, data, out, start),
         }
         if world.leader:
@@ -173,7 +176,12 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
             )
             (site.out / "out-of-fold.json").write_text(json.dumps(scored, indent=1) + "\n", encoding="utf-8")
         notes["calibration"] = calibration.model_dump(mode="json")
-    summary = {"clips": len(clips), **_spent(checkpoint), "data": PAIRS_DATA.format(clips=len(clips))}
+    summary = {
+        "clips": len(clips),
+        **_spent(checkpoint),
+        "data": PAIRS_DATA.format(clips=len(clips)),
+        "sources": sources(corpus, [c.name for c in clips], "real clips"),
+    }
     return {"checkpoint": checkpoint, "summary": summary, "notes": notes}
 
 
@@ -232,10 +240,11 @@ def _spent(checkpoint: Path) -> dict[str, Any]:
 
 
 def _commands(recipe: Path, data: Sequence[Path], out: Path, start: Path | None) -> list[str]:
-    given = "".join(f" --data {d}" for d in data) + (f" --start {start}" if start else "")
+    given = "".join(f" --data {shown(d)}" for d in data) + (f" --start {shown(start)}" if start else "")
     return [
-        f"deepfake-detect train {recipe}{given} --out {out}",
-        f"deepfake-detect export {out / MODEL} --out models/NAME",
+        f"deepfake-detect train {shown(recipe)}{given} --out {shown(out)}",
+        f"deepfake-detect export {shown(out / MODEL)} --out models/NAME",
+        "deepfake-detect evaluate models/NAME --clips CLIPS.csv --card",
     ]
 
 

@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from export.bundle import export_checkpoint
-from pipeline.bundle import open_bundle
+from pipeline.bundle import Calibration, Thresholds, open_bundle
 from pipeline.spec import CropSpec
 from tests.media import face_clip
+from training.calibrate import NotCalibratable
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.distill import Answer, Batch, Distillation, Teachers, answer, distill, divergence, learning_rate
-from training.distill_pairs import Plan, distill_pairs, pair_batches, read_plan
+from training.distill_pairs import Plan, carried, distill_pairs, pair_batches, read_plan
 from training.loop import Diverged
 from training.model import DetectorConfig, DetectorNetwork, combine, native_config, native_resnext_config
 from training.recipe import Pairs, RecipeError
@@ -257,7 +258,10 @@ def test_from_footage_and_a_teacher_to_a_bundle(tmp_path: Path) -> None:
     model = distill_pairs(plan, data, [tmp_path / "teacher.pt"], tmp_path / "run")
     training = open_bundle(export_checkpoint(model, tmp_path / "student")).manifest.summary["training"]
     assert (training["clips"], training["teachers"], training["steps"]) == (1, 1, 2)
-    assert training["commands"][0].startswith(f"deepfake-detect distill {plan} --data {data} --teacher")
+    assert training["commands"][0] == (
+        "deepfake-detect distill plan.toml --data data --teacher teacher.pt --out run"
+    )
+    assert training["sources"] == [{"what": "real clips", "clips": 1, "licence": "not stated"}]
     assert open_bundle(tmp_path / "student").manifest.feature_size == student.feature_size
 
     other = DetectorNetwork(TEACHER)
@@ -265,6 +269,25 @@ def test_from_footage_and_a_teacher_to_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="other samples"):
         distill_pairs(plan, data, [tmp_path / "other.pt"], tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_a_teachers_calibration_is_carried_over_through_both_logits() -> None:
+    own = Calibration(
+        id="own",
+        scale=0.8,
+        bias=0.1,
+        thresholds=Thresholds(authentic_below=0.3, manipulated_above=0.6),
+        data=".",
+    )
+    ours = np.linspace(-2, 3, 30)
+    found = carried(own, ours, 1.5 * ours - 0.4)
+    assert (found.scale, found.bias) == (pytest.approx(1.2), pytest.approx(0.1 - 0.32))
+    assert (found.id, found.thresholds) == ("own-carried", own.thresholds)
+    assert "30 clips (correlation 1.00)" in found.data
+    with pytest.raises(NotCalibratable, match="slope"):
+        carried(own, ours, -ours)
+    with pytest.raises(NotCalibratable, match="9 clips"):
+        carried(own, ours[:9], ours[:9])
 
 
 def test_pairs_are_a_function_of_the_step() -> None:

@@ -140,6 +140,18 @@ def test_each_pseudo_fake_is_in_one_batch_with_its_source(
         assert by_content[other.tobytes()].identity != by_content[real.tobytes()].identity
 
 
+def test_a_pair_is_changed_as_one_and_each_pair_otherwise(
+    clips: list[Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader.pseudofakes, "make", lambda clip, rng, **_: np.array(clip))
+    plan = recipe(batch=4, pseudofakes=1.0, augment={"colour": 1.0, "affine": 1.0})
+    lesson = ClipTeacher(clips[:1], plan).lesson(0)
+    a, b, c, d = lesson.samples.split(lesson.lengths.tolist())
+    assert torch.equal(a, b)
+    assert torch.equal(c, d)
+    assert not torch.equal(a, c)
+
+
 def test_pseudo_fakes_are_forgeries_of_their_sources(clips: list[Prepared]) -> None:
     """The real thing: labels are right, and a pair differs, but not everywhere."""
     lesson = ClipTeacher(clips, recipe(batch=2, pseudofakes=1, kinds=("self_blended",))).lesson(0)

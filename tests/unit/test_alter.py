@@ -96,15 +96,23 @@ def clip(name: str = "a", side: int = 40) -> Clip:
     return Clip(name, name, np.clip(luma, 0, 255).astype(np.uint8))
 
 
-def test_both_windows_of_a_pair_lie_at_the_same_places_of_the_clip() -> None:
+def test_both_windows_of_a_pair_lie_at_the_same_places_of_the_clip_or_of_its_mirror_image() -> None:
     how = Pairs(bursts=2, windows=2, region=32, rescaled=0, encoded=0)
     source = clip()
-    real, altered = sequence_pair(source, np.random.default_rng(4), how, 16, 4)
-    assert real.shape == altered.shape == (4, 4, 16, 16)
-    places = np.lib.stride_tricks.sliding_window_view(source.luma, (4, 16, 16), axis=(1, 2, 3))
-    for window, changed in zip(real, altered, strict=True):
-        assert (places == window).all(axis=(-1, -2, -3)).any()
-        assert not np.array_equal(window, changed)
+    mirrored = set()
+    for seed in range(8):
+        real, altered = sequence_pair(source, np.random.default_rng(seed), how, 16, 4)
+        assert real.shape == altered.shape == (4, 4, 16, 16)
+        ways = [_lie_in(luma, real) for luma in (source.luma, source.luma[..., ::-1])]
+        assert sum(ways) == 1, "a sequence is mirrored as a whole or not at all"
+        mirrored.add(ways[1])
+        assert all(not np.array_equal(w, c) for w, c in zip(real, altered, strict=True))
+    assert mirrored == {True, False}
+
+
+def _lie_in(luma: np.ndarray, windows: np.ndarray) -> bool:
+    places = np.lib.stride_tricks.sliding_window_view(luma, (4, 16, 16), axis=(1, 2, 3))
+    return all((places == window).all(axis=(-1, -2, -3)).any() for window in windows)
 
 
 def test_scaled_sequences_never_fall_below_a_window() -> None:

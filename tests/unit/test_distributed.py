@@ -106,7 +106,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for rank in range(2)
     ]
-    assert [p.wait(timeout=300) for p in processes] == [0, 0]
+    try:
+        assert [p.wait(timeout=300) for p in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     return out
 
 

@@ -178,6 +178,25 @@ def test_celebdf_refuses_a_list_that_is_not_its_own(celebdf, line, words):
         read_dataset("celebdf", celebdf)
 
 
+def test_celebdf_reports_what_its_list_names_and_the_disk_lacks(celebdf):
+    (celebdf / "YouTube-real/00170.mp4").unlink()
+    data = read_dataset("celebdf", celebdf)
+    assert data.absent == ["YouTube-real/00170.mp4"]
+    assert sum(r.split == "test" for r in data.records) == 2
+
+
+def test_celebdf_refuses_a_list_that_names_none_of_its_clips(celebdf):
+    (celebdf / "List_of_testing_videos.txt").write_text("1 YouTube-real/00999.mp4\n")
+    with pytest.raises(DatasetError, match=r"List_of_testing_videos\.txt names no clip that is on disk"):
+        read_dataset("celebdf", celebdf)
+
+
+def test_celebdf_refuses_a_list_that_is_no_text(celebdf):
+    (celebdf / "List_of_testing_videos.txt").write_bytes(b"1 YouTube-real/\xff\xfe.mp4\n")
+    with pytest.raises(DatasetError, match=r"List_of_testing_videos\.txt can not be read"):
+        read_dataset("celebdf", celebdf)
+
+
 def test_celebdf_says_what_is_missing(celebdf):
     touch(celebdf, "Celeb-synthesis/id0_0000.mp4")
     with pytest.raises(DatasetError, match=r"named like id0_id1_0000\.mp4"):
@@ -229,9 +248,21 @@ def test_dfdc_says_what_is_wrong(tmp_path):
     dfdc(tmp_path, {"aa.mp4": {"label": "fake"}})
     with pytest.raises(DatasetError, match=r"the label of aa\.mp4 is neither FAKE nor REAL"):
         read_dataset("dfdc", tmp_path)
+    dfdc(tmp_path, {"aa.mp4": {"label": ["FAKE"]}})
+    with pytest.raises(DatasetError, match=r"the label of aa\.mp4 is neither FAKE nor REAL"):
+        read_dataset("dfdc", tmp_path)
     dfdc(tmp_path, {})
     with pytest.raises(DatasetError, match="holds no clip of dfdc"):
         read_dataset("dfdc", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../outside.mp4", "a/../../outside.mp4", "", "."])
+def test_dfdc_refuses_names_of_files_outside_of_a_part(tmp_path, name):
+    part = tmp_path / "data" / "dfdc_train_part_0"
+    touch(tmp_path, "outside.mp4", "data/outside.mp4", "data/dfdc_train_part_0/aa.mp4")
+    (part / "metadata.json").write_text(json.dumps({"aa.mp4": {"label": "REAL"}, name: {"label": "REAL"}}))
+    with pytest.raises(DatasetError, match=r"metadata\.json: .* is not a path below its folder"):
+        read_dataset("dfdc", tmp_path / "data")
 
 
 def table(
@@ -287,6 +318,7 @@ def test_a_table_needs_no_optional_column(tmp_path):
         ({"split": "measure"}, "row 2: split is 'measure'"),
         ({"file": "../a.mp4"}, "row 2: file is '../a.mp4'"),
         ({"file": ""}, "row 2: file is ''"),
+        ({"file": "."}, "row 2: file is '.'"),
     ],
 )
 def test_a_table_names_its_wrong_row(tmp_path, change, words):

@@ -5,6 +5,7 @@ the face of id1), List_of_testing_videos.txt with lines like `1 YouTube-real/001
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.datasets.record import Dataset, DatasetError, Record, dataset, videos
@@ -15,8 +16,18 @@ _REAL = re.compile(r"^(?P<person>id\d+)_(?P<clip>\d+)$")
 _FAKE = re.compile(r"^(?P<target>id\d+)_(?P<donor>id\d+)_(?P<clip>\d+)$")
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A clip as the list names it."""
+
+    file: str
+    fake: bool
+
+
 def read_celebdf(root: Path) -> Dataset:
     """All clips; those on the list are the official test, the others train. Raises DatasetError.
+
+    Clips that the list names and the disk lacks are `absent`; a list of which no clip is there is an error.
 
     A clip of YouTube-real shows a person of its own.
     """
@@ -31,7 +42,11 @@ def read_celebdf(root: Path) -> Dataset:
     if not listed:
         return dataset("celebdf", root, records)
     _check(records, listed, root)
-    return dataset("celebdf", root, [_with_split(r, listed) for r in records])
+    there = {_key(r.file) for r in records}
+    absent = [clip.file for key, clip in listed.items() if key not in there]
+    if len(absent) == len(listed):
+        raise DatasetError(f"{root / LIST} names no clip that is on disk, {absent[0]} for one")
+    return dataset("celebdf", root, [_with_split(r, listed) for r in records], absent)
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -49,19 +64,23 @@ def _key(file: str) -> str:
     return f"{parts[0]}/{parts[-1]}"
 
 
-def _listed(root: Path) -> dict[str, bool]:
-    """Whether each clip of the official test is fake; empty where the list is absent."""
+def _listed(root: Path) -> dict[str, _Listed]:
+    """The clips of the official test by their keys; none where the list is absent."""
     path = root / LIST
     if not path.is_file():
         return {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise DatasetError(f"{path} can not be read: {e}") from e
     listed = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         label, _, file = line.strip().partition(" ")
         if label not in {"0", "1"} or not file:
             raise DatasetError(f"{path}, line {number}: {line!r} is not like `1 YouTube-real/00170.mp4`")
-        listed[_key(file.strip())] = label == "0"
+        listed[_key(file.strip())] = _Listed(file.strip(), fake=label == "0")
     return listed
 
 
@@ -92,12 +111,13 @@ def _swap(path: Path, root: Path, originals: dict[str, str]) -> Record:
     )
 
 
-def _with_split(r: Record, listed: dict[str, bool]) -> Record:
+def _with_split(r: Record, listed: dict[str, _Listed]) -> Record:
     split = "test" if _key(r.file) in listed else "train"
     return Record(r.file, r.fake, r.identity, r.source, r.method, split, r.original)
 
 
-def _check(records: list[Record], listed: dict[str, bool], root: Path) -> None:
+def _check(records: list[Record], listed: dict[str, _Listed], root: Path) -> None:
     for r in records:
-        if listed.get(_key(r.file), r.fake) != r.fake:
+        clip = listed.get(_key(r.file))
+        if clip is not None and clip.fake != r.fake:
             raise DatasetError(f"{root / LIST} has the label of {r.file} the wrong way round: 1 is real")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.datasets.record import Dataset, DatasetError, Record, dataset
+from training.datasets.record import Dataset, DatasetError, Record, below, dataset
 
 METADATA = "metadata.json"
 OFFICIAL = {"train": "train", "validation": "validation", "test": "test"}
@@ -45,7 +45,9 @@ def _rows(table: Path, root: Path) -> list[tuple[Record, bool]]:
         raise DatasetError(f"{table} is not an object of clips by their names")
     rows = []
     for name, facts in listed.items():
-        if not isinstance(facts, dict) or facts.get("label") not in {"FAKE", "REAL"}:
+        if not below(name):
+            raise DatasetError(f"{table}: {name!r} is not a path below its folder")
+        if not isinstance(facts, dict) or facts.get("label") not in ("FAKE", "REAL"):
             raise DatasetError(f"{table}: the label of {name} is neither FAKE nor REAL")
         fake = facts["label"] == "FAKE"
         original = str(facts.get("original") or "") if fake else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DetectError
 
@@ -56,6 +56,12 @@ def dataset(
     if not ordered:
         raise DatasetError(f"{root} holds no clip of {kind}")
     return Dataset(kind, root, ordered, sorted(absent), mixed)
+
+
+def below(name: str) -> bool:
+    """Whether a name that a data set lists is that of something below the folder it is relative to."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def videos(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from training.datasets.record import SPLITS, Dataset, DatasetError, Record, dataset
+from training.datasets.record import SPLITS, Dataset, DatasetError, Record, below, dataset
 
 COLUMNS = ("file", "label", "identity", "source")
 
@@ -37,7 +37,7 @@ def read_table(path: Path) -> Dataset:
 
 def _record(row: dict[str, str], where: str) -> Record:
     file, label, split = row["file"], row["label"].lower(), row.get("split", "")
-    if not file or Path(file).is_absolute() or ".." in Path(file).parts:
+    if not below(file):
         raise DatasetError(f"{where}: file is {file!r}, not a path below the table's folder")
     if label not in {"real", "fake"}:
         raise DatasetError(f"{where}: label is {row['label']!r}, not real or fake")

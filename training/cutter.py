@@ -24,6 +24,7 @@ from pipeline.prepared import PreparedTrack
 from pipeline.spec import CropSpec, SamplingSpec
 from training.difference import ALTERED, face_difference
 from training.shards import write_json
+from training.tracks import largest_track
 
 Kind = Literal[
     "prepared", "unreadable", "no_face", "too_few_frames", "sound_altered", "crashed", "timeout", "failed"
@@ -120,11 +121,6 @@ def write_film(frames: U8, path: Path) -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     part.replace(path)
-
-
-def largest_track(tracks: list[PreparedTrack]) -> PreparedTrack | None:
-    """The face with the most and largest crops, by frames times pixels of its side; None without any."""
-    return max(tracks, key=lambda t: len(t.samples) * t.quality.size_px, default=None)
 
 
 def _cut_and_keep(cut: Cut, faces: FaceDetector, task: Task) -> Outcome:

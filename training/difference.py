@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.align import warp
 from pipeline.decode import open_clip
@@ -23,12 +24,19 @@ ALTERED = 8.0
 footage: 13.7 and more. On 23 clips re-encoded by x264: at most 1.9 at crf 23, 4.7 at crf 32."""
 
 
+ROUNDING_S = 0.001
+"""Matroska keeps times in milliseconds."""
+
+F64 = NDArray[np.float64]
+
+
 def face_difference(fake: Path, original: Path, boxes: F32, limits: Limits) -> float | None:
     """How far a face is from the same place and time in the original, in grey levels, 0 to 255.
 
     boxes: float32 [K, 5], rows of (time_s, x, y, w, h) where the fake shows the face, in its pixels. Of
     each frame it is the mean difference of the most different cell: encoding moves single pixels to and
     fro, which a mean cancels, a forgery moves features. The clip's value is the median over its frames.
+    Moments that one of the two does not show are left out.
     None when no frame can be compared. Raises MediaError or OSError.
     """
     rows = boxes[np.linspace(0, len(boxes) - 1, min(LOOKS, len(boxes))).round().astype(int)]
@@ -43,13 +51,23 @@ def face_difference(fake: Path, original: Path, boxes: F32, limits: Limits) -> f
 
 
 def _frames(path: Path, times: Sequence[float], limits: Limits) -> list[Frame | None]:
-    """The frame shown at each of the times, which grow; None where it can not be decoded."""
+    """The frame shown at each of the times, which grow; None where there is none or it can not be decoded."""
     with open_clip(path, limits) as clip:
-        shown = np.array(clip.times_s)
-        indexes = [int(np.abs(shown - t).argmin()) for t in times]
-        plan = [range(k, k + 1) for k in sorted(set(indexes))]
+        indexes = nearest(np.array(clip.times_s), times)
+        plan = [range(k, k + 1) for k in sorted({k for k in indexes if k is not None})]
         frames = {burst[0].index: burst[0] for burst in clip.bursts(plan)}
-    return [frames.get(k) for k in indexes]
+    return [None if k is None else frames.get(k) for k in indexes]
+
+
+def nearest(shown_s: F64, times: Sequence[float]) -> list[int | None]:
+    """Of each time the index of the frame that is nearest, None where it is over half a frame away.
+
+    shown_s: float64 [N], when frames are shown, in seconds, in order; a frame lasts as long as most do. After
+    the end of a clip, or in a gap, there is no picture to compare with.
+    """
+    reach = (float(np.median(np.diff(shown_s))) / 2 if len(shown_s) > 1 else 0.0) + ROUNDING_S
+    found = [int(np.abs(shown_s - t).argmin()) for t in times]
+    return [k if abs(shown_s[k] - t) <= reach else None for k, t in zip(found, times, strict=True)]
 
 
 def _largest(a: Frame, b: Frame, box: F32) -> float:

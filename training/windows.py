@@ -17,11 +17,12 @@ from pipeline.errors import MediaError
 from pipeline.frames import U8
 from pipeline.media import Limits
 from pipeline.prepare import prepare
-from pipeline.prepared import PreparedClip, PreparedTrack
+from pipeline.prepared import PreparedClip
 from pipeline.spec import CropSpec, SamplingSpec
 from training.corpus import ClipRow
 from training.recipe import Footage
 from training.sequences import Clip
+from training.tracks import largest_track
 
 LIMITS = Limits()
 
@@ -47,7 +48,7 @@ def face_region(path: Path, crop: CropSpec, footage: Footage, faces: FaceDetecto
         kind="native", side=widest, frames=footage.burst_frames, colour="yuv", margin=crop.margin
     )
     sampling = SamplingSpec(bursts=footage.bursts, burst_frames=footage.burst_frames)
-    track = _largest(prepare(path, crop=whole, sampling=sampling, detector=faces, limits=LIMITS).tracks)
+    track = largest_track(prepare(path, crop=whole, sampling=sampling, detector=faces, limits=LIMITS).tracks)
     if track is None:
         return None
     wanted = int(crop.margin * float(np.median(track.boxes[:, 3]))) // 2 * 2
@@ -83,10 +84,6 @@ def training_clips(
 def samples_of(path: Path, crop: CropSpec, sampling: SamplingSpec, faces: FaceDetector) -> PreparedClip:
     """The clip exactly as the service prepares it for a bundle. Raises MediaError."""
     return prepare(path, crop=crop, sampling=sampling, detector=faces, limits=LIMITS)
-
-
-def _largest(tracks: list[PreparedTrack]) -> PreparedTrack | None:
-    return max(tracks, key=lambda t: len(t.samples) * t.quality.size_px, default=None)
 
 
 def _key(path: Path, crop: CropSpec, footage: Footage) -> str:

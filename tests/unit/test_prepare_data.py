@@ -26,13 +26,14 @@ from pipeline.media import Limits
 from pipeline.prepare import prepare
 from pipeline.spec import CropSpec, SamplingSpec
 from tests.media import TEXT, broken_off, face_clip, pattern, write_clip
-from training.cutter import LIMITS, Outcome, largest_track
+from training.cutter import LIMITS, Outcome
 from training.datasets import Record, read_dataset
-from training.difference import ALTERED, face_difference
+from training.difference import ALTERED, face_difference, nearest
 from training.model import paper_config
 from training.prepare import Options, PrepareError, outstanding, prepare_dataset
 from training.selection import Selection, SelectionError, Stratum
 from training.shards import open_shards, write_shard
+from training.tracks import largest_track
 from training.transcode import transcode
 
 SIZE = 240
@@ -412,13 +413,41 @@ def test_encoding_and_scaling_are_no_alteration_but_a_mouth_is(challenge, clips,
     assert face_difference(again, original, find_face(again), Limits()) > ALTERED
 
 
-def test_an_original_of_other_length_is_compared_by_time(clips):
-    longer, shorter = clips / "face-4.mp4", clips / "face-0.mp4"
-    boxes = find_face(shorter)
-    assert face_difference(shorter, longer, boxes, Limits()) < ALTERED
-    late = boxes + np.array([0.4, 0, 0, 0, 0], np.float32)
-    assert face_difference(shorter, shorter, boxes, Limits()) == 0
-    assert face_difference(shorter, shorter, late[:0].reshape(-1, 5), Limits()) is None
+def first_frames(source: Path, out: Path, count: int) -> Path:
+    """The start of a clip."""
+    with av.open(str(source)) as container:
+        frames = [
+            f.to_ndarray(format="rgb24")
+            for f, _ in zip(container.decode(video=0), range(count), strict=False)
+        ]
+    return write_clip(out, frames, rate=25, options={"crf": "18"})
+
+
+def test_an_original_of_other_length_is_compared_where_both_have_a_frame(clips, tmp_path):
+    longer, clip = clips / "face-4.mp4", clips / "face-0.mp4"
+    boxes = find_face(clip)
+    assert face_difference(clip, longer, boxes, Limits()) < ALTERED
+    assert face_difference(clip, clip, boxes, Limits()) == 0
+    shorter = first_frames(clip, tmp_path / "shorter.mp4", 5)
+    assert face_difference(clip, shorter, boxes, Limits()) < ALTERED
+    assert face_difference(clip, shorter, boxes[5:], Limits()) is None
+    assert face_difference(clip, shorter, boxes[:0], Limits()) is None
+
+
+@given(st.integers(0, 7), st.floats(-0.4, 0.4), st.floats(0.6, 1000), st.floats(1, 60))
+def test_a_frame_stands_for_the_moments_up_to_half_a_frame_away(k, near, far, rate):
+    shown = np.arange(8) / rate
+    assert nearest(shown, [shown[k] + near / rate, shown[-1] + far / rate]) == [k, None]
+
+
+def test_a_gap_between_frames_shows_none_of_them():
+    assert nearest(np.array([0.0, 0.04, 0.08, 1.0, 1.04]), [0.09, 0.5, 0.99]) == [2, None, 3]
+    assert nearest(np.array([0.0]), [0.0, 0.04]) == [0, None]
+
+
+def test_workers_that_cut_clips_do_not_load_torch():
+    code = "import sys, training.cutter; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_generators_and_a_split_without_training_are_errors(tmp_path):

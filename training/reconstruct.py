@@ -6,8 +6,10 @@ Traces differ with the bottleneck, the upsampling operator and the loss, so seve
 are fully convolutional: trained on patches, they draw pictures of any size.
 """
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +31,8 @@ Loss = Literal["l1", "perceptual", "adversarial"]
 LEARNING_RATE = 2e-3
 ADVERSARIAL_FROM, ADVERSARIAL_WEIGHT = 0.35, 0.03
 SUFFIX = ".autoencoder.pt"
+PATCH = 64
+"""Pixels of a side of what is trained on, the least that a face has to have."""
 
 
 class AutoencoderConfig(BaseModel):
@@ -107,14 +111,15 @@ class Autoencoder(nn.Module):
         """The clip drawn anew, float32 [T, H, W, C], 0 to 255, of the same shape.
 
         Sides that do not divide are padded by their mirror image. change: what is done to the
-        latents in between. Raises ValueError for another number of channels.
+        latents in between. Drawn by one thread, so that sums are taken in the same order whatever
+        process asks. Raises ValueError for another number of channels.
         """
         if clip.shape[-1] != self.channels:
             raise ValueError(f"an autoencoder of {self.channels} channels can not draw {clip.shape[-1]}")
         h, w = clip.shape[1:3]
         step = 2**self.config.halvings
         padded = np.pad(clip, ((0, 0), (0, -h % step), (0, -w % step), (0, 0)), mode="symmetric")
-        with torch.inference_mode():
+        with _threads(1), torch.inference_mode():
             latents = self.encode(_as_input(padded))
             if change is not None:
                 latents = torch.from_numpy(change(latents.numpy()))
@@ -135,22 +140,29 @@ def train_autoencoders(
     """Train autoencoders on faces and save each to the folder `out`; returns the files.
 
     faces: uint8 arrays, luma [..., H, W] or RGB [..., H, W, 3], of any leading dimensions and sides of
-    64 or more (smaller ones are left out); configs: `varied` of the faces' channels by default.
+    PATCH or more (smaller ones are left out); configs: `varied` of the faces' channels by default.
     seconds, steps: the budget of each, whichever ends first; only `steps` alone gives the same
     weights again. Raises ValueError without a budget or without faces.
     """
     if seconds is None and steps is None:
         raise ValueError("training needs a budget of seconds or steps")
     out.mkdir(parents=True, exist_ok=True)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        chosen = configs or varied(3 if faces and _is_rgb(faces[0]) else 1)
+    chosen = configs or varied(3 if faces and _is_rgb(faces[0]) else 1)
+    with _threads(threads):
         return [
             _train_and_save(config, faces, out, seconds=seconds, steps=steps, seed=seed) for config in chosen
         ]
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of torch for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads_before)
+        torch.set_num_threads(before)
 
 
 def _train_and_save(
@@ -199,7 +211,19 @@ def train_autoencoder(
 
 def load_autoencoders(folder: Path) -> list[Autoencoder]:
     """The autoencoders saved in a folder, by name, ready to draw. Raises CheckpointError."""
-    return [_load(file) for file in sorted(Path(folder).glob(f"*{SUFFIX}"))]
+    return [_load(file) for file in _files(folder)]
+
+
+def autoencoders_digest(folder: Path) -> str:
+    """SHA-256 of the autoencoders saved in a folder, by name: equal for those that draw the same."""
+    digest = hashlib.sha256()
+    for file in _files(folder):
+        digest.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def _load(file: Path) -> Autoencoder:
@@ -288,7 +312,7 @@ def _is_rgb(faces: U8) -> bool:
 
 
 def _batches(
-    faces: Sequence[U8], channels: int, rng: np.random.Generator, side: int = 64, batch: int = 8
+    faces: Sequence[U8], channels: int, rng: np.random.Generator, side: int = PATCH, batch: int = 8
 ) -> Iterator[Tensor]:
     """Endless batches of random patches: cut, shrunk by up to a half where there is room, mirrored."""
     colour = (3,) if channels == 3 else ()

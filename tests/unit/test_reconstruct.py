@@ -14,6 +14,7 @@ from training.reconstruct import (
     SUFFIX,
     Autoencoder,
     AutoencoderConfig,
+    autoencoders_digest,
     load_autoencoders,
     train_autoencoders,
     varied,
@@ -201,3 +202,30 @@ def test_files_that_hold_no_autoencoder_are_refused(tmp_path: Path) -> None:
     torch.save(Context(centred_landmarks(64, 64)), file)
     with pytest.raises(CheckpointError, match="more than tensors"):
         load_autoencoders(tmp_path)
+
+
+def test_pictures_are_drawn_by_one_thread(trained: Path) -> None:
+    """Whoever draws, and however many threads it has, sums in the same order."""
+    network = load_autoencoders(trained)[0]
+    seen: list[int] = []
+    network.decoder.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        network.redraw(clip())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def test_the_digest_is_that_of_all_weights(tmp_path: Path) -> None:
+    train_autoencoders([faces()], tmp_path, configs=SMALL[:2], steps=1)
+    whole = autoencoders_digest(tmp_path)
+    assert autoencoders_digest(tmp_path) == whole
+    file = sorted(tmp_path.glob(f"*{SUFFIX}"))[1]
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert autoencoders_digest(tmp_path) != whole
+    file.unlink()
+    assert autoencoders_digest(tmp_path) != whole

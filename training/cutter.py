@@ -58,10 +58,15 @@ class Cut:
         """What became of a clip; written last, so that its array is whole where it exists."""
         return self.work / f"{_key(file)}.json"
 
+    @property
+    def videos_at(self) -> Path:
+        """Where the films lie."""
+        return self.out / "videos"
+
     def video(self, file: str) -> Path:
         """The film of a clip's crops."""
         name = file if file.lower().endswith(".mp4") else f"{file}.mp4"
-        return self.out / "videos" / name
+        return self.videos_at / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a clip. detail: words for a person; frames: crops that were kept."""
+    """What became of a clip. detail: words for a person; frames: crops that were kept; passing: whether
+    the machine may be to blame and not the clip, so that a run that goes on tries it again."""
 
     file: str
     kind: Kind
     detail: str = ""
     frames: int = 0
+    passing: bool = False
 
 
 def cutter(cut: Cut) -> Callable[[Task], Outcome]:
@@ -90,10 +97,9 @@ def cutter(cut: Cut) -> Callable[[Task], Outcome]:
     return partial(_cut_and_keep, cut, open_detector("yunet", threads=1))
 
 
-def keep(cut: Cut, outcome: Outcome) -> Outcome:
+def keep(cut: Cut, outcome: Outcome) -> None:
     """Remember what became of a clip, so that a run that goes on does not repeat it."""
     write_json(cut.outcome(outcome.file), asdict(outcome))
-    return outcome
 
 
 def kept(cut: Cut) -> dict[str, Outcome]:
@@ -124,15 +130,20 @@ def write_film(frames: U8, path: Path) -> None:
 
 
 def _cut_and_keep(cut: Cut, faces: FaceDetector, task: Task) -> Outcome:
-    return keep(cut, _cut(cut, faces, task))
+    outcome = _cut(cut, faces, task)
+    if not outcome.passing:
+        keep(cut, outcome)
+    return outcome
 
 
 def _cut(cut: Cut, faces: FaceDetector, task: Task) -> Outcome:
     path = cut.root / task.file
     try:
         clip = prepare(path, crop=cut.crop, sampling=cut.sampling, detector=faces, limits=LIMITS)
-    except (MediaError, OSError) as e:
+    except MediaError as e:
         return Outcome(task.file, "unreadable", str(e))
+    except OSError as e:
+        return Outcome(task.file, "unreadable", e.strerror or str(e), passing=True)
     track = largest_track(clip.tracks)
     if track is None:
         return Outcome(task.file, "no_face", f"no face in {clip.media.frames_used} frames")

@@ -80,26 +80,38 @@ def prepare_dataset(
 
     Of each clip the largest face is kept. Clips that are unreadable, without a usable face, or fakes with
     an untouched picture are reported and replaced by the next of their kind where a quota asks for it.
-    Raises SelectionError, PoolError, or PrepareError when `out` holds something else or is in use.
+    Raises SelectionError, PoolError, or PrepareError when `out` holds something else or is in use, or when
+    no clip is usable: then nothing is left in `out`.
     """
     options = options or Options()
     if options.crop.kind != "aligned" or options.crop.colour != "rgb":
         raise PrepareError("shards hold aligned RGB crops")
+    if options.as_video and options.crop.side % 2:
+        raise PrepareError(f"films need an even side, not {options.crop.side}")
     split = _split(data, selection)
     plan = strata(data.records, split.split, data.kind, selection)
     cut = Cut(data.root, out, options.crop, options.sampling, options.min_frames, options.as_video)
     with _locked(out):
         _agree(out, _described(data, plan, selection, options))
+        _sweep(out)
         if (out / INDEX).exists():
             open_shards(out)
+            shutil.rmtree(cut.work, ignore_errors=True)
             report: dict[str, Any] = json.loads((out / REPORT).read_text(encoding="utf-8"))
             return report
         cut.work.mkdir(exist_ok=True)
-        outcomes = _cut_all(data, plan, cut, options, progress or (lambda _done, _total: None))
+        tried = _cut_all(data, plan, cut, options, progress or (lambda _done, _total: None))
+        outcomes = settled(plan, tried)
+        if not any(o.kind == "prepared" for o in outcomes.values()):
+            _forget(cut)
+            raise PrepareError(f"no clip of {data.kind} can be used: {_reasons(outcomes)}")
+        _pin(cut, outcomes)
         clips, shards = _packed(plan, outcomes, cut, options)
         report = _report(data, plan, split, outcomes, clips)
         _write_problems(out / PROBLEMS, data, split, outcomes)
         write_json(out / REPORT, report)
+        _drop_films(plan, cut, clips)
+        _sweep(out)
         facts = {"kind": data.kind, "detector": "yunet"}
         write_index(
             out, crop=options.crop, sampling=options.sampling, shards=shards, clips=clips, facts=facts
@@ -156,6 +168,7 @@ def _described(data: Dataset, plan: list[Stratum], selection: Selection, options
     clips = json.dumps([asdict(s) for s in plan], sort_keys=True)
     return {
         "kind": data.kind,
+        "root": "sha256:" + hashlib.sha256(os.fsencode(data.root.resolve())).hexdigest(),
         "crop": options.crop.model_dump(mode="json"),
         "sampling": options.sampling.model_dump(mode="json"),
         "min_frames": options.min_frames,
@@ -170,7 +183,7 @@ def _agree(out: Path, described: dict[str, Any]) -> None:
     """Write the plan, or check that the one that is there is the same."""
     at = out / PLAN
     if not at.exists():
-        if any(out.iterdir()):
+        if any(not p.match(f"{PLAN}.*.part") for p in out.iterdir()):
             raise PrepareError(f"{out} is not empty and holds no preparation: give another directory")
         write_json(at, described)
         return
@@ -180,6 +193,46 @@ def _agree(out: Path, described: dict[str, Any]) -> None:
             f"{out} holds a preparation with other {', '.join(changed)}: "
             "give another directory or the same options"
         )
+
+
+def _sweep(out: Path) -> None:
+    """Delete what was half written by processes that were killed."""
+    for part in list(out.rglob("*.part")):
+        if part.is_file():
+            part.unlink(missing_ok=True)
+
+
+def _forget(cut: Cut) -> None:
+    """Leave the directory as if nothing had been tried; the plan goes last, as it says whose the rest is."""
+    shutil.rmtree(cut.work)
+    shutil.rmtree(cut.videos_at, ignore_errors=True)
+    (cut.out / PLAN).unlink()
+
+
+def _reasons(outcomes: dict[str, Outcome]) -> str:
+    """How often clips came to each end, with an example of each."""
+    ends: dict[str, list[Outcome]] = {}
+    for _, outcome in sorted(outcomes.items()):
+        ends.setdefault(outcome.kind, []).append(outcome)
+    words = [
+        f"{len(of)} {kind.replace('_', ' ')} ({of[0].file}: {of[0].detail})" for kind, of in ends.items()
+    ]
+    return ", ".join(words) or "none is wanted"
+
+
+def _pin(cut: Cut, outcomes: dict[str, Outcome]) -> None:
+    """Remember all outcomes: once shards are written, a clip that turns out well would shift those after it."""
+    for outcome in outcomes.values():
+        if outcome.passing:
+            keep(cut, outcome)
+
+
+def _drop_films(plan: list[Stratum], cut: Cut, clips: list[ShardClip]) -> None:
+    """Delete the films of clips that were not taken in the end."""
+    if cut.videos:
+        films = {cut.video(r.file) for stratum in plan for r in stratum.candidates}
+        for film in films - {cut.video(c.file) for c in clips}:
+            film.unlink(missing_ok=True)
 
 
 def outstanding(stratum: Stratum, outcomes: dict[str, Outcome]) -> list[Record]:
@@ -200,10 +253,29 @@ def outstanding(stratum: Stratum, outcomes: dict[str, Outcome]) -> list[Record]:
     return lacking
 
 
+def settled(plan: list[Stratum], outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    """The outcomes that count: of each stratum those up to the last clip that is wanted.
+
+    There may be more: a clip that was replaced in a run that was killed may be usable in the next.
+    """
+    counted: dict[str, Outcome] = {}
+    for stratum in plan:
+        usable = 0
+        for r in stratum.candidates:
+            if usable == stratum.wanted:
+                break
+            counted[r.file] = outcomes[r.file]
+            usable += outcomes[r.file].kind == "prepared"
+    return counted
+
+
 def _cut_all(
     data: Dataset, plan: list[Stratum], cut: Cut, options: Options, progress: Progress
 ) -> dict[str, Outcome]:
-    """Cut clips until every stratum is full or has no candidate left."""
+    """Cut clips until every stratum is full or has no candidate left.
+
+    What ended for a reason that may pass counts in this run, and is tried again by the next.
+    """
     outcomes = kept(cut)
     done = 0
     while todo := [r for stratum in plan for r in outstanding(stratum, outcomes)]:
@@ -218,7 +290,7 @@ def _cut_all(
         )
         for task, result in jobs:
             if isinstance(result, Lost):
-                outcomes[task.file] = keep(cut, Outcome(task.file, result.why, result.detail))
+                outcomes[task.file] = Outcome(task.file, result.why, result.detail, passing=True)
             else:
                 outcomes[task.file] = result
             done += 1

@@ -30,7 +30,7 @@ from training.cutter import LIMITS, Outcome
 from training.datasets import Record, read_dataset
 from training.difference import ALTERED, face_difference, nearest
 from training.model import paper_config
-from training.prepare import Options, PrepareError, outstanding, prepare_dataset
+from training.prepare import Options, PrepareError, outstanding, prepare_dataset, settled
 from training.selection import Selection, SelectionError, Stratum
 from training.shards import open_shards, write_shard
 from training.tracks import largest_track
@@ -169,6 +169,113 @@ def test_a_directory_with_something_else_is_left_alone(clips, tmp_path):
     with pytest.raises(PrepareError, match="is not empty and holds no preparation"):
         run(clips, tmp_path)
     assert tree(tmp_path) == {"thesis.txt": b"mine"}
+
+
+def test_films_need_an_even_side(clips, tmp_path):
+    with pytest.raises(PrepareError, match="films need an even side, not 33"):
+        run(clips, tmp_path / "out", crop=CropSpec(kind="aligned", side=33), as_video=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_root_with_clips_of_the_same_names_is_another_data_set(clips, prepared, tmp_path):
+    for clip in clips.iterdir():
+        (tmp_path / clip.name).symlink_to(clip)
+    before = tree(prepared)
+    with pytest.raises(PrepareError, match="a preparation with other root"):
+        run(tmp_path, prepared, as_video=True)
+    assert tree(prepared) == before
+    assert str(clips).encode() not in b"".join(before.values())
+
+
+def test_when_no_clip_is_usable_nothing_stays_and_mended_clips_are_tried_again(clips, tmp_path):
+    root, out = tmp_path / "clips", tmp_path / "out"
+    root.mkdir()
+    names = ["a.mp4", "b.mp4"]
+    for name in names:
+        (root / name).touch()
+    table(root, [(names[0], "real"), (names[1], "fake")])
+    with pytest.raises(PrepareError, match=r"no clip of table can be used: 2 unreadable \(a.mp4: the file"):
+        run(root, out, workers=1)
+    assert list(out.iterdir()) == []
+    for name in names:
+        (root / name).unlink()
+        (root / name).symlink_to(clips / "face-0.mp4")
+    assert run(root, out, workers=1)["outcomes"] == {"prepared": 2}
+
+
+def stopped(root: Path, out: Path, selection: Selection, after: int) -> None:
+    """A run that is stopped when so many clips are done."""
+
+    def stop(done: int, total: int) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    data = read_dataset("table", root / "clips.csv")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dataset(data, out, selection, replace(SMALL, workers=1, as_video=True), stop)
+
+
+def test_a_clip_that_could_not_be_opened_is_tried_again_and_takes_its_place(clips, tmp_path):
+    root, unbroken, out = tmp_path / "clips", tmp_path / "unbroken", tmp_path / "out"
+    root.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (root / name).symlink_to(clips / "face-0.mp4")
+    table(root, [("a.mp4", "real"), ("b.mp4", "real")])
+    one = Selection(split="seeded", train=1.0, table={"real": 1, "fake": 0})
+    run(root, unbroken, one, workers=1, as_video=True)
+    (first,) = open_shards(unbroken).clips
+    (root / first.file).unlink()
+    (root / first.file).mkdir()
+    stopped(root, out, one, after=2)
+    assert len(list(out.glob("videos/*.mp4"))) == 1
+    (root / first.file).rmdir()
+    (root / first.file).symlink_to(clips / "face-0.mp4")
+    run(root, out, one, workers=1, as_video=True)
+    assert tree(out) == tree(unbroken)
+
+
+def test_once_shards_are_written_no_clip_joins_them(clips, tmp_path, monkeypatch):
+    root, out = tmp_path / "clips", tmp_path / "out"
+    root.mkdir()
+    (root / "0.mp4").mkdir()
+    (root / "1.mp4").symlink_to(clips / "face-1.mp4")
+    table(root, [("0.mp4", "real"), ("1.mp4", "real")])
+
+    def stopping(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.prepare.write_index", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(root, out, workers=1)
+    assert (out / "shard-00000.npy").exists()
+    (root / "0.mp4").rmdir()
+    (root / "0.mp4").symlink_to(clips / "face-0.mp4")
+    assert run(root, out, workers=1)["outcomes"] == {"prepared": 1, "unreadable": 1}
+    assert [c.file for c in open_shards(out).clips] == ["1.mp4"]
+
+
+def test_half_written_files_are_cleared_away(clips, prepared, tmp_path):
+    """As they stay behind when a process is killed while it writes."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "plan.json.77.part").write_text("{")
+    root = tmp_path / "clips"
+    root.mkdir()
+    (root / "face.mp4").symlink_to(clips / "face-0.mp4")
+    table(root, [("face.mp4", "real")])
+    stopped(root, out, Selection(), after=0)
+    for part in ("videos/face.mp4.77.part", "work/0.npy.77.part", "report.json.77.part", "shard-00000.part"):
+        (out / part).parent.mkdir(exist_ok=True)
+        (out / part).write_text("half")
+    run(root, out, workers=1, as_video=True)
+    (out / "index.json.78.part").touch()
+    (out / "work").mkdir()
+    run(root, out, workers=1, as_video=True)
+    assert set(tree(out)) == {
+        *("index.json", "plan.json", "report.csv", "report.json", "shard-00000.npy", "videos/face.mp4")
+    }
+    assert not (out / "work").exists()
 
 
 def test_only_aligned_rgb_crops_are_packed(clips, tmp_path):
@@ -351,6 +458,23 @@ def test_the_first_usable_candidates_are_taken_whatever_comes_in_first(usable, w
             outcomes[r.file] = Outcome(r.file, "prepared" if usable[int(r.file)] else "no_face")
     taken = sorted(int(f) for f, o in outcomes.items() if o.kind == "prepared")
     assert taken == [k for k, fine in enumerate(usable) if fine][:wanted]
+
+
+@given(st.lists(st.booleans(), max_size=20), st.integers(0, 20), st.lists(st.booleans(), max_size=20))
+def test_what_counts_is_what_an_unbroken_run_would_have_tried(usable, wanted, tried_before):
+    candidates = [Record(str(k), False, "", "") for k in range(len(usable))]
+    stratum = Stratum("train", False, wanted, candidates)
+
+    def end(r: Record) -> Outcome:
+        return Outcome(r.file, "prepared" if usable[int(r.file)] else "no_face")
+
+    def run_from(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+        while todo := outstanding(stratum, outcomes):
+            outcomes |= {r.file: end(r) for r in todo}
+        return settled([stratum], outcomes)
+
+    before = {r.file: end(r) for r, was in zip(candidates, tried_before, strict=False) if was}
+    assert run_from(before) == run_from({})
 
 
 def redrawn(source: Path, out: Path) -> Path:

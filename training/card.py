@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import CARD, Manifest, open_bundle, sha256
-from training.firstcard import first_card
 from training.report import (
     basis,
     conditions_table,
@@ -111,8 +110,6 @@ def card(manifest: Manifest, size: int) -> str:
         return (
             title + "\nUntrained: the weights are random and every answer is meaningless. For tests only.\n"
         )
-    if "card" not in manifest.summary:
-        return first_card(manifest, size)
     said = manifest.summary["card"]
     limits_listed = "\n".join(f"- {line}" for line in said["limits"])
     parts = [
@@ -131,20 +128,9 @@ def card(manifest: Manifest, size: int) -> str:
 
 
 def headline(evaluation: Json) -> Json:
-    """The few figures that sum an evaluation up, of either schema: `real` and `fake` clips judged, `auc`,
-    `encoded` (AUC after encoding at about crf 30), `matched`, `pairs` (None without any),
-    `false_positive_rate` and `true_positive_rate`."""
-    if "conditions" not in evaluation:
-        plain = evaluation["auc"]["as published"]
-        return {
-            "real": plain["real"],
-            "fake": plain["fake"],
-            "auc": plain,
-            "encoded": evaluation["auc"]["re-encoded, H.264 crf 28"],
-            "matched": evaluation["auc"]["as published, at matched sharpness"],
-            "pairs": evaluation["pairs"]["measure, all"],
-            **{k: evaluation["thresholds"][k] for k in ("false_positive_rate", "true_positive_rate")},
-        }
+    """The few figures that sum an evaluation up: `real` and `fake` clips judged, `auc`, `encoded` (AUC
+    after encoding at crf 30), `matched`, `pairs` (None without any), `false_positive_rate` and
+    `true_positive_rate`."""
     plain = evaluation["conditions"][PUBLISHED]
     figures = plain["figures"]
     return {

@@ -119,7 +119,7 @@ def distill_pairs(
     notes: dict[str, Any] = {}
     if len(known) == 1 and "calibration" in known[0][1]:
         calibration = Calibration.model_validate(known[0][1]["calibration"])
-        said = _answers(corpus, student, judge(network), judge(known[0][0]))
+        said = _answers(corpus, student, judge(network), judge(known[0][0].cpu()))
         notes["calibration"] = carried(calibration, *said).model_dump(mode="json")
     notes["summary"] = {
         "clips": len(clips),

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from cli.main import main
-from pipeline.bundle import Manifest, Thresholds, open_bundle
+from pipeline.bundle import Thresholds, open_bundle
 from pipeline.decode import open_clip
 from pipeline.frames import Frame
 from tests.bundles import tiny_bundle
 from tests.media import TEXT, face_clip, pattern, rotated, write_clip
-from training.card import card, headline, write_card
+from training.card import headline, write_card
 from training.evaluate import Evaluation, EvaluationError, evaluate
 from training.figures import measure, order_of_pairs
 from training.labelled import LabelledClip, LabelledPair, TableError, read_clips, read_pairs
@@ -464,15 +464,3 @@ def test_sharpness_is_of_luma_whatever_the_crop_holds(corpus: Path, tmp_path: Pa
             prepared = prepare(path, crop=crop, sampling=sampling, detector=faces, limits=Limits())
             found[crop.kind, path == soft] = sharpness(prepared, crop)
         assert found[crop.kind, False] > 1.3 * found[crop.kind, True]
-
-
-def test_the_card_of_the_first_bundle_is_as_it_was_written() -> None:
-    from pipeline.bundle import default_models
-
-    path = default_models() / "native-lstm-1"
-    if not path.is_dir():
-        pytest.skip("the first bundle is no longer here")
-    manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
-    size = sum((path / name).stat().st_size for name in ("encoder.onnx", "temporal.onnx"))
-    assert card(manifest, size) == (path / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert headline(manifest.summary["evaluation"])["pairs"]["pairs"] == 31

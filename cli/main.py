@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from cli import calibrate, distill, evaluate, export, prepare, sample, scan, serve, train, verify
+from cli import (
+    autoencoders,
+    calibrate,
+    distill,
+    evaluate,
+    export,
+    prepare,
+    sample,
+    scan,
+    serve,
+    train,
+    verify,
+)
 from cli.output import fail
 from pipeline.errors import DetectError
 
@@ -19,6 +31,7 @@ app.command()(serve.serve)
 app.command()(scan.scan)
 app.command()(sample.sample)
 app.command()(prepare.prepare)
+app.command()(autoencoders.autoencoders)
 app.command()(train.train)
 app.command()(distill.distill)
 app.command()(export.export)

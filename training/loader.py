@@ -5,10 +5,11 @@ nothing how many processes make them or how far they work ahead.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -25,10 +26,13 @@ from pipeline.sample import plan_bursts
 from pipeline.spec import SamplingSpec
 from training import pseudofakes
 from training.augment import augment
+from training.checkpoint import CheckpointError
 from training.distributed import ALONE, World
+from training.pseudofakes.photographs import filmed
 from training.recipe import Clips, Recipe, RecipeError, pairs_in
+from training.reconstruct import PATCH, Autoencoder, autoencoders_digest, load_autoencoders
 from training.sequences import Clip, training_batch
-from training.shards import ShardClip, Shards
+from training.shards import ShardClip, Shards, open_shards
 
 FRAME_RATE = 30
 """Of prepared clips, as in the paper."""
@@ -87,9 +91,10 @@ class PairTeacher:
 
 
 class ClipTeacher:
-    """Prepared clips from shards, and fakes made of the real ones. Raises NoFootage.
+    """Prepared clips from shards, and fakes made of the real ones.
 
-    clips: each with the shards that hold it.
+    clips: each with the shards that hold it. Raises NoFootage, RecipeError when fakes are asked for that
+    can not be made of them, and CheckpointError for autoencoders that can not be read.
     """
 
     def __init__(self, clips: "Sequence[Prepared]", recipe: Recipe, world: World = ALONE) -> None:
@@ -104,8 +109,13 @@ class ClipTeacher:
         self._pairs = pairs_in(self._plan, self.sequences)
         _check_classes(self._real, self._fake, only_pairs=2 * self._pairs == self.sequences)
         _check_shares(self.sequences - self._pairs, world)
-        _check_fakes(recipe)
-        self.digest = _digest(f"{c.clip.file} {c.clip.fake} {c.clip.frames}" for c in clips)
+        # Only their digest goes to the processes that make lessons; each reads the networks for itself.
+        folder = self._plan.autoencoders if self._pairs else None
+        self._redrawing = None if folder is None else (folder, autoencoders_digest(folder))
+        self._people = [frozenset(c.clip.identity.split("+")) for c in clips]
+        _check_fakes(recipe, {self._people[i] for i in self._real}, self._redrawers())
+        lines = [f"{c.clip.file} {c.clip.fake} {c.clip.frames}" for c in clips]
+        self.digest = _digest(lines if self._redrawing is None else [*lines, self._redrawing[1]])
 
     def lesson(self, step: int) -> Lesson:
         """This process's part of the pairs and of the labelled clips of a step."""
@@ -136,9 +146,14 @@ class ClipTeacher:
 
     def _pair(self, i: int, rng: Generator) -> list[tuple[U8, bool]]:
         """A real clip and a fake made of it, in no fixed order, through the same augmentation."""
-        real = self._clips[i].frames()
-        other = self._stranger(i, rng)
-        fake = pseudofakes.make(real, rng, other=other, kinds=self._plan.kinds or None)
+        real = self._moving(i, rng)
+        fake = pseudofakes.make(
+            real,
+            rng,
+            other=self._stranger(i, rng),
+            redrawers=self._redrawers(),
+            kinds=self._plan.kinds or None,
+        )
         chance = int(rng.integers(2**63))
         pair = [
             (augment(frames, np.random.default_rng(chance), self._plan.augment), label)
@@ -146,13 +161,24 @@ class ClipTeacher:
         ]
         return pair[:: int(rng.choice([1, -1]))]
 
+    def _moving(self, i: int, rng: Generator) -> U8:
+        """The frames of a clip; of a photograph, which has one, as many as a sequence, filmed by hand."""
+        frames = self._clips[i].frames()
+        if len(frames) > 1:
+            return frames
+        count, side = max(2, self._sampling.bursts * self._sampling.burst_frames), frames.shape[1]
+        return filmed(frames[0], rng, frames=count, side=side, box=(0, 0, side))
+
     def _stranger(self, i: int, rng: Generator) -> U8 | None:
-        """A real clip of somebody else, or None where a few draws find none."""
+        """A real clip of somebody else, or None where there is none."""
         for j in rng.integers(0, len(self._real), 8):
-            candidate = self._clips[self._real[int(j)]]
-            if not _people(candidate) & _people(self._clips[i]):
-                return candidate.frames()
-        return None
+            if self._people[self._real[int(j)]].isdisjoint(self._people[i]):
+                return self._clips[self._real[int(j)]].frames()
+        strangers = [k for k in self._real if self._people[k].isdisjoint(self._people[i])]
+        return self._clips[int(rng.choice(strangers))].frames() if strangers else None
+
+    def _redrawers(self) -> Sequence[Autoencoder]:
+        return () if self._redrawing is None else _autoencoders(*self._redrawing)
 
 
 class Prepared(NamedTuple):
@@ -166,8 +192,27 @@ class Prepared(NamedTuple):
         return self.shards.frames(self.clip)
 
 
-def _people(clip: Prepared) -> set[str]:
-    return set(clip.clip.identity.split("+"))
+def real_faces(roots: Iterable[Path]) -> list[U8]:
+    """The real clips of the split `train` in prepared shards, for autoencoders to learn from: uint8
+    [T, S, S, 3] each, read-only memory maps. Raises ShardsError, or NoFootage without any."""
+    faces: list[U8] = []
+    for root in roots:
+        shards = open_shards(root)
+        if shards.crop.side < PATCH:
+            raise NoFootage(f"{root} holds crops of {shards.crop.side} pixels: autoencoders need {PATCH}")
+        faces += [shards.frames(c) for c in shards.clips if c.split == "train" and not c.fake]
+    if not faces:
+        raise NoFootage("no real clip of the split `train`: autoencoders learn from those")
+    return faces
+
+
+@lru_cache(maxsize=1)
+def _autoencoders(folder: Path, digest: str) -> Sequence[Autoencoder]:
+    """Those in a folder, read once in each process. Raises CheckpointError."""
+    networks = load_autoencoders(folder)
+    if autoencoders_digest(folder) != digest:
+        raise CheckpointError(f"the autoencoders in {folder} have changed since the training began")
+    return networks
 
 
 class Exam:
@@ -266,7 +311,8 @@ def _check_classes(real: list[int], fake: list[int], *, only_pairs: bool) -> Non
         raise NoFootage(f"{len(real)} real and {len(fake)} fake clips of the split `train`: both are needed")
 
 
-def _check_fakes(recipe: Recipe) -> None:
+def _check_fakes(recipe: Recipe, people: set[frozenset[str]], redrawers: Sequence[Autoencoder]) -> None:
+    """people: who is in the real clips, each group that is in one together."""
     plan, side = recipe.clips, recipe.network.crop.side
     if plan is None or not plan.pseudofakes:
         return
@@ -274,6 +320,15 @@ def _check_fakes(recipe: Recipe) -> None:
         raise RecipeError(f"no pseudo-fakes are called {', '.join(sorted(unknown))}")
     if side < pseudofakes.LEAST_SIDE:
         raise RecipeError(f"pseudo-fakes need crops of {pseudofakes.LEAST_SIDE} pixels, not {side}")
+    if plan.autoencoders is not None and not any(network.channels == 3 for network in redrawers):
+        raise RecipeError(f"{plan.autoencoders} holds no autoencoder of RGB pictures")
+    redrawn = [k for k in plan.kinds if pseudofakes.KINDS[k].needs == "redrawers"]
+    if redrawn and not redrawers:
+        raise RecipeError(f"{', '.join(redrawn)}: the recipe has no clips.autoencoders")
+    swaps = [k for k in plan.kinds if pseudofakes.KINDS[k].needs == "other"]
+    if swaps and (lonely := [a for a in people if not any(a.isdisjoint(b) for b in people)]):
+        who = " and ".join(sorted(min(lonely, key=sorted)))
+        raise RecipeError(f"{', '.join(swaps)}: beside {who} there is nobody else in a real clip")
 
 
 def _check_shares(units: int, world: World) -> None:
@@ -281,5 +336,5 @@ def _check_shares(units: int, world: World) -> None:
         raise RecipeError(f"the batch is too small for {world.size} processes")
 
 
-def _digest(lines: Iterator[str]) -> str:
+def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

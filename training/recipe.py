@@ -83,7 +83,10 @@ class Clips(_Part):
     """Share of a batch's sequences that are a real clip or the fake that was made of it; both are in the
     same batch and go through the same augmentation. The others are labelled clips as they are."""
     kinds: tuple[str, ...] = ()
-    """Kinds of those fakes; all when empty."""
+    """Kinds of those fakes; all that can be made when empty."""
+    autoencoders: Path | None = None
+    """Folder that `deepfake-detect autoencoders` wrote; those that redraw faces (`reconstructed`,
+    `smoothed_latents`, `noisy_latents`, `redrawn_mouth`) need it."""
     balance: bool = False
     """Draw as many real clips as fakes, whatever the data hold."""
     augment: Augment = Augment()

@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from cli.main import main
+from pipeline.spec import CropSpec
 from tests.bundles import tiny_bundle
 from tests.media import TEXT, face_clip, pattern, write_clip
+from tests.shards import toy_faces, write_shards
+from training.reconstruct import load_autoencoders, varied
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,27 @@ def test_a_bad_environment_is_one_line(media, capsys, monkeypatch, env, words):
 def test_export_wants_one_source(capsys, tmp_path):
     assert run("export", capsys=capsys)[0] == 2
     assert run("export", tmp_path / "x.pt", "--untrained", "native", capsys=capsys)[0] == 2
+
+
+def test_autoencoders_are_trained_on_prepared_shards(capsys, tmp_path):
+    shards = write_shards(tmp_path / "shards", toy_faces(2, 64), CropSpec(kind="aligned", side=64))
+    out = tmp_path / "networks"
+    code, _, err = run(
+        "autoencoders", "--data", shards, "--out", out, "--minutes", "0.001", "--threads", "1", capsys=capsys
+    )
+    assert code == 0
+    assert "autoencoders = " in err
+    networks = load_autoencoders(out)
+    assert {n.config for n in networks} == set(varied(3))
+
+
+def test_autoencoders_want_real_faces(capsys, tmp_path):
+    made = toy_faces(2, 64, split="validation")
+    shards = write_shards(tmp_path / "shards", made, CropSpec(kind="aligned", side=64))
+    code, _, err = run("autoencoders", "--data", shards, "--out", tmp_path / "x", capsys=capsys)
+    assert (code, err.count("\n")) == (3, 1)
+    assert "no real clip" in err
+    assert not (tmp_path / "x").exists()
 
 
 def test_scanning_never_loads_torch_or_the_web_framework(media, models):

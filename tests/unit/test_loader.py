@@ -1,8 +1,9 @@
 """Lessons: pure functions of the step, drawn fairly, and without a trace of who made them."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from pipeline.spec import CropSpec, SamplingSpec
 from tests.shards import shard_clip, toy_faces, write_shards
 from training import loader
 from training.augment import jpeg
+from training.checkpoint import CheckpointError
 from training.distributed import World
-from training.loader import ClipTeacher, Lesson, NoFootage, Prepared, clip_exam, lessons
+from training.loader import ClipTeacher, Lesson, NoFootage, Prepared, clip_exam, lessons, real_faces
 from training.metrics import auc
 from training.model import DetectorConfig
 from training.recipe import Recipe, RecipeError
+from training.reconstruct import AutoencoderConfig, train_autoencoders
 from training.shards import open_shards
 
 SIDE = 48
@@ -121,7 +124,7 @@ def test_each_pseudo_fake_is_in_one_batch_with_its_source(
     """Half of eight sequences are pairs; strangers are other people."""
     asked: list[tuple[U8, U8 | None]] = []
 
-    def make(clip: U8, rng: np.random.Generator, *, other: U8 | None, kinds: object) -> U8:
+    def make(clip: U8, rng: np.random.Generator, *, other: U8 | None, **_: object) -> U8:
         asked.append((clip, other))
         return 255 - clip
 
@@ -186,6 +189,132 @@ def test_what_can_not_teach_is_refused(clips: list[Prepared]) -> None:
         ClipTeacher(clips, recipe(pseudofakes=1.0, kinds=("drawn_by_hand",)))
     with pytest.raises(RecipeError, match="too small for 5 processes"):
         ClipTeacher(clips, recipe(batch=4), World(torch.device("cpu"), 0, 5))
+
+
+def people(tmp_path: Path, *identities: str, side: int = SIDE, frames: int = 6) -> list[Prepared]:
+    """Real clips, one of each of these."""
+    made = []
+    for k, who in enumerate(identities):
+        pixels = np.random.default_rng(k).integers(0, 256, (frames, side, side, 3), np.uint8)
+        made.append((shard_clip(f"{k}", frames, who=who), pixels))
+    crop = CropSpec(kind="aligned", side=side)
+    shards = open_shards(write_shards(tmp_path / "people", made, crop))
+    return [Prepared(shards, c) for c in shards.clips]
+
+
+def test_the_only_stranger_is_always_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few draws among 40 clips of one person would often miss the only clip of another."""
+    clips = people(tmp_path, *["Ann"] * 40, "Bob")
+    strangers: list[U8 | None] = []
+
+    def make(clip: U8, rng: np.random.Generator, *, other: U8 | None, **_: object) -> U8:
+        strangers.append(other)
+        return clip
+
+    monkeypatch.setattr(loader.pseudofakes, "make", make)
+    teacher = ClipTeacher(clips, recipe(batch=8, pseudofakes=1.0, kinds=("swapped",)))
+    for step in range(4):
+        teacher.lesson(step)
+    assert len(strangers) == 16
+    assert all(other is not None for other in strangers)
+
+
+@pytest.mark.parametrize("identities", [("Ann",), ("Ann", "Ann"), ("Ann+Bob", "Ann", "Bob")])
+def test_swaps_without_a_stranger_for_each_clip_are_refused(
+    tmp_path: Path, identities: tuple[str, ...]
+) -> None:
+    clips = people(tmp_path, *identities)
+    with pytest.raises(RecipeError, match=r"swapped: .* nobody else"):
+        ClipTeacher(clips, recipe(pseudofakes=1.0, kinds=("self_blended", "swapped")))
+    assert len(ClipTeacher(clips, recipe(pseudofakes=1.0)).lesson(0).labels) == 4
+
+
+@pytest.fixture(scope="module")
+def autoencoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("autoencoders"))
+
+
+def trained(folder: Path, channels: Literal[1, 3] = 3, seed: int = 0) -> Path:
+    """Two autoencoders that have hardly learnt anything."""
+    rng = np.random.default_rng(seed)
+    faces = rng.integers(0, 256, (4, 64, 64, 3) if channels == 3 else (4, 64, 64), np.uint8)
+    configs = [AutoencoderConfig(channels=channels, width=4, latent=n) for n in (4, 5)]
+    train_autoencoders([faces], folder, configs=configs, steps=2, seed=seed)
+    return folder
+
+
+RECONSTRUCTIONS = ("reconstructed", "redrawn_mouth")
+
+
+def test_autoencoders_redraw_the_same_in_every_process(clips: list[Prepared], autoencoders: Path) -> None:
+    teacher = ClipTeacher(
+        clips, recipe(batch=2, pseudofakes=1.0, kinds=RECONSTRUCTIONS, autoencoders=autoencoders)
+    )
+    here = [teacher.lesson(step) for step in range(3)]
+    for lesson in here:
+        assert not torch.equal(lesson.samples[:4], lesson.samples[4:])
+    torch.set_num_threads(2)
+    try:
+        assert equal(teacher.lesson(1), here[1])
+    finally:
+        torch.set_num_threads(1)
+    assert all(equal(a, b) for a, b in zip(lessons(teacher, range(3), workers=1), here, strict=True))
+
+
+def test_other_autoencoders_are_other_data(clips: list[Prepared], autoencoders: Path, tmp_path: Path) -> None:
+    other = trained(tmp_path, seed=1)
+
+    def digest(**plan: Any) -> str:
+        return ClipTeacher(clips, recipe(**plan)).digest
+
+    assert len({digest(pseudofakes=0.5, autoencoders=a) for a in (None, autoencoders, other)}) == 3
+    assert digest(autoencoders=other) == digest()
+
+
+def test_autoencoders_that_were_replaced_meanwhile_are_refused(autoencoders: Path) -> None:
+    with pytest.raises(CheckpointError, match="have changed"):
+        loader._autoencoders(autoencoders, "another digest")
+
+
+def test_reconstructions_without_autoencoders_are_refused(clips: list[Prepared], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"reconstructed, redrawn_mouth: .* clips\.autoencoders"):
+        ClipTeacher(clips, recipe(pseudofakes=1.0, kinds=("held", *RECONSTRUCTIONS)))
+    for folder in (tmp_path / "absent", trained(tmp_path / "luma", channels=1)):
+        with pytest.raises(RecipeError, match="holds no autoencoder of RGB pictures"):
+            ClipTeacher(clips, recipe(pseudofakes=1.0, autoencoders=folder))
+
+
+def test_autoencoders_learn_from_real_training_clips(tmp_path: Path) -> None:
+    made = toy_faces(4, 64) + toy_faces(2, 64, split="validation")
+    root = write_shards(tmp_path / "shards", made, CropSpec(kind="aligned", side=64))
+    real = [pixels for clip, pixels in made if clip.split == "train" and not clip.fake]
+    found = real_faces([root, root])
+    assert len(found) == 4
+    assert all(np.array_equal(a, b) for a, b in zip(found, real + real, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("side", "split", "wrong"), [(64, "test", "no real clip"), (48, "train", "48 pixels")]
+)
+def test_faces_that_can_not_teach_autoencoders_are_refused(
+    tmp_path: Path, side: int, split: str, wrong: str
+) -> None:
+    made = toy_faces(2, side, split=split)
+    root = write_shards(tmp_path / "shards", made, CropSpec(kind="aligned", side=side))
+    with pytest.raises(NoFootage, match=wrong):
+        real_faces([root])
+
+
+def test_a_photograph_is_filmed_to_make_a_pair(tmp_path: Path) -> None:
+    """As many frames as a sequence has, moving, and as a labelled clip the one frame that it is."""
+    clips = people(tmp_path, "Ann", "Bob", "Cy", frames=1)
+    lesson = ClipTeacher(clips, recipe(batch=2, pseudofakes=1.0, kinds=("self_blended",))).lesson(0)
+    assert lesson.lengths.tolist() == [4, 4]
+    real = lesson.samples.split([4, 4])[lesson.labels.tolist().index(0)][:, 0].float()
+    assert all(0 < (a - b).abs().mean() < 60 for a, b in pairwise(real))
+    fake = lesson.samples.split([4, 4])[lesson.labels.tolist().index(1)][:, 0].float()
+    assert 0 < (real - fake).abs().mean() < (real[0] - real[1]).abs().mean()
+    assert clip_exam(clips, recipe()).lesson(0).lengths.tolist() == [1, 1, 1]
 
 
 def bookkeeping(lesson: Lesson) -> list[list[float]]:

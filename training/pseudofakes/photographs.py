@@ -12,9 +12,10 @@ def filmed(photograph: U8, rng: Generator, *, frames: int, side: int, box: tuple
     """A clip of a part of a photograph, filmed by hand: uint8 [frames, side, side, C].
 
     photograph: uint8 [H, W, C]; box: left, top and side in its pixels. Every frame is a camera's own
-    sampling of the photograph: each pixel is the mean of the area it covers, and its noise is new,
-    so no frame holds traces of interpolation. Raises ValueError when the box has fewer pixels than
-    `side`: it would have to be enlarged.
+    sampling of the photograph: each pixel is the mean of the area it covers, and its noise is new. A box
+    of hardly more pixels than `side` loses fine detail between them, and the picture's border is repeated
+    where the camera looks past it: what is forged must be forged from the filmed clip. Raises ValueError
+    when the box has fewer pixels than `side`: it would have to be enlarged.
     """
     left, top, wide = box
     if wide < side:

@@ -5,14 +5,12 @@ goes on ends with the same bytes as one that was not.
 """
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import DetectError
 from pipeline.spec import CropSpec, SamplingSpec
 from training.cutter import Cut, Outcome, Task, cutter, keep, kept
 from training.datasets.record import Dataset, Record
@@ -38,8 +35,9 @@ from training.shards import (
     write_shard,
 )
 from training.split import KIN, Split, assign
+from training.workplace import PLAN, PrepareError, agree, locked, sweep
 
-PLAN, REPORT, PROBLEMS = "plan.json", "report.json", "report.csv"
+REPORT, PROBLEMS = "report.json", "report.csv"
 
 PAPER_CROP = CropSpec(kind="aligned", side=112)
 PAPER_SAMPLING = SamplingSpec(bursts=150, burst_frames=1, spread="head")
@@ -50,10 +48,6 @@ MIN_FRAMES = 15
 
 Progress = Callable[[int, int], None]
 """Told after each clip: how many of this run are done, and how many there are."""
-
-
-class PrepareError(DetectError):
-    """A directory can not take this preparation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +85,9 @@ def prepare_dataset(
     split = _split(data, selection)
     plan = strata(data.records, split.split, data.kind, selection)
     cut = Cut(data.root, out, options.crop, options.sampling, options.min_frames, options.as_video)
-    with _locked(out):
-        _agree(out, _described(data, plan, selection, options))
-        _sweep(out)
+    with locked(out):
+        agree(out, _described(data, plan, selection, options))
+        sweep(out)
         if (out / INDEX).exists():
             open_shards(out)
             shutil.rmtree(cut.work, ignore_errors=True)
@@ -111,7 +105,7 @@ def prepare_dataset(
         _write_problems(out / PROBLEMS, data, split, outcomes)
         write_json(out / REPORT, report)
         _drop_films(plan, cut, clips)
-        _sweep(out)
+        sweep(out)
         facts = {"kind": data.kind, "detector": "yunet"}
         write_index(
             out, crop=options.crop, sampling=options.sampling, shards=shards, clips=clips, facts=facts
@@ -147,22 +141,6 @@ def _split(data: Dataset, selection: Selection) -> Split:
     return split
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other runs away from the directory; the kernel lets go of it when this process dies."""
-    out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        os.close(handle)
-        raise PrepareError(f"another run is preparing {out}") from e
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def _described(data: Dataset, plan: list[Stratum], selection: Selection, options: Options) -> dict[str, Any]:
     """All that the result depends on but the pixels."""
     clips = json.dumps([asdict(s) for s in plan], sort_keys=True)
@@ -177,29 +155,6 @@ def _described(data: Dataset, plan: list[Stratum], selection: Selection, options
         "selection": selection.model_dump(mode="json"),
         "clips": "sha256:" + hashlib.sha256(clips.encode()).hexdigest(),
     }
-
-
-def _agree(out: Path, described: dict[str, Any]) -> None:
-    """Write the plan, or check that the one that is there is the same."""
-    at = out / PLAN
-    if not at.exists():
-        if any(not p.match(f"{PLAN}.*.part") for p in out.iterdir()):
-            raise PrepareError(f"{out} is not empty and holds no preparation: give another directory")
-        write_json(at, described)
-        return
-    there = json.loads(at.read_text(encoding="utf-8"))
-    if changed := sorted(k for k in {*there, *described} if there.get(k) != described.get(k)):
-        raise PrepareError(
-            f"{out} holds a preparation with other {', '.join(changed)}: "
-            "give another directory or the same options"
-        )
-
-
-def _sweep(out: Path) -> None:
-    """Delete what was half written by processes that were killed."""
-    for part in list(out.rglob("*.part")):
-        if part.is_file():
-            part.unlink(missing_ok=True)
 
 
 def _forget(cut: Cut) -> None:
@@ -221,7 +176,7 @@ def _reasons(outcomes: dict[str, Outcome]) -> str:
 
 
 def _pin(cut: Cut, outcomes: dict[str, Outcome]) -> None:
-    """Remember all outcomes: once shards are written, a clip that turns out well would shift those after it."""
+    """Remember all outcomes: once shards are written, a clip more would shift those after it."""
     for outcome in outcomes.values():
         if outcome.passing:
             keep(cut, outcome)

@@ -30,11 +30,12 @@ from training.cutter import LIMITS, Outcome
 from training.datasets import Record, read_dataset
 from training.difference import ALTERED, face_difference, nearest
 from training.model import paper_config
-from training.prepare import Options, PrepareError, outstanding, prepare_dataset, settled
+from training.prepare import Options, outstanding, prepare_dataset, settled
 from training.selection import Selection, SelectionError, Stratum
 from training.shards import open_shards, write_shard
 from training.tracks import largest_track
 from training.transcode import transcode
+from training.workplace import PrepareError
 
 SIZE = 240
 SMALL = Options(

@@ -204,7 +204,7 @@ def test_when_no_clip_is_usable_nothing_stays_and_mended_clips_are_tried_again(c
     assert run(root, out, workers=1)["outcomes"] == {"prepared": 2}
 
 
-def stopped(root: Path, out: Path, selection: Selection, after: int) -> None:
+def stopped(root: Path, out: Path, selection: Selection, after: int, **changes: object) -> None:
     """A run that is stopped when so many clips are done."""
 
     def stop(done: int, total: int) -> None:
@@ -213,7 +213,7 @@ def stopped(root: Path, out: Path, selection: Selection, after: int) -> None:
 
     data = read_dataset("table", root / "clips.csv")
     with pytest.raises(KeyboardInterrupt):
-        prepare_dataset(data, out, selection, replace(SMALL, workers=1, as_video=True), stop)
+        prepare_dataset(data, out, selection, replace(SMALL, workers=1, as_video=True, **changes), stop)
 
 
 def test_a_clip_that_could_not_be_opened_is_tried_again_and_takes_its_place(clips, tmp_path):
@@ -233,6 +233,17 @@ def test_a_clip_that_could_not_be_opened_is_tried_again_and_takes_its_place(clip
     (root / first.file).symlink_to(clips / "face-0.mp4")
     run(root, out, one, workers=1, as_video=True)
     assert tree(out) == tree(unbroken)
+
+
+def test_a_clip_that_hung_is_tried_again(clips, tmp_path):
+    root, out = tmp_path / "clips", tmp_path / "out"
+    root.mkdir()
+    os.mkfifo(root / "clip.mp4")
+    table(root, [("clip.mp4", "real")])
+    stopped(root, out, Selection(), after=1, timeout_s=1)
+    (root / "clip.mp4").unlink()
+    (root / "clip.mp4").symlink_to(clips / "face-0.mp4")
+    assert run(root, out, workers=1, as_video=True)["outcomes"] == {"prepared": 1}
 
 
 def test_once_shards_are_written_no_clip_joins_them(clips, tmp_path, monkeypatch):

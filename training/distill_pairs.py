@@ -20,7 +20,7 @@ from training.judge import Judge, judge, logits
 from training.loader import NoFootage
 from training.metrics import F64
 from training.model import DetectorConfig
-from training.provenance import revision, shown, sources
+from training.provenance import measuring, revision, shown, sources
 from training.recipe import Footage, Pairs, RecipeError
 from training.sequences import Clip, training_batch
 from training.windows import detector, samples_of, training_clips
@@ -132,7 +132,7 @@ def distill_pairs(
         "commit": revision(),
         "data": TAUGHT.format(clips=len(clips)),
         "sources": sources(corpus, [c.name for c in clips], "real clips"),
-        "commands": _commands(plan, data, teachers, out),
+        "commands": [*_commands(plan, data, teachers, out), measuring(corpus)],
     }
     save_checkpoint(out / MODEL, network.config, network.state_dict(), notes)
     return out / MODEL
@@ -182,5 +182,4 @@ def _commands(plan: Path, data: Path, teachers: Sequence[Path], out: Path) -> li
     return [
         f"deepfake-detect distill {shown(plan)} --data {shown(data)} {named} --out {shown(out)}",
         f"deepfake-detect export {shown(out / MODEL)} --out models/NAME --precision int8",
-        "deepfake-detect evaluate models/NAME --clips CLIPS.csv --card",
     ]

@@ -20,6 +20,13 @@ def sources(corpus: Corpus, files: Iterable[str], what: str) -> list[dict[str, A
     return [{"what": what, "clips": n, "licence": name} for name, n in counted.most_common()]
 
 
+def measuring(corpus: Corpus) -> str:
+    """The command that writes a bundle's figures on the split `measure` of a corpus into its card."""
+    root = shown(corpus.root)
+    pairs = f" --pairs {root}/pairs.csv" if corpus.pairs else ""
+    return f"deepfake-detect evaluate models/NAME --clips {root}/clips.csv{pairs} --split measure --card"
+
+
 def revision() -> str:
     """The commit of the code that runs, `+` when it was changed since; outside of a checkout the version."""
     git = shutil.which("git")

@@ -24,7 +24,7 @@ from training.loader import ClipTeacher, NoFootage, PairTeacher, Prepared, clip_
 from training.loop import CHECKPOINT, Line, Report, counted, fit
 from training.metrics import F64, auc
 from training.model import combine
-from training.provenance import revision, shown, sources
+from training.provenance import measuring, revision, shown, sources
 from training.recipe import Operating, Pairs, Recipe, RecipeError, read_recipe
 from training.sequences import Clip
 from training.shards import open_shards
@@ -36,6 +36,8 @@ PAIRS_DATA = (
     "encoded alike. No generator's output taught it."
 )
 SEED_STEP = 1000
+MEASURING = "deepfake-detect evaluate models/NAME --clips CLIPS.csv --card"
+"""What clips a network of prepared shards is measured on, its user knows."""
 
 Tell = Callable[[str, int, int, Line | None], None]
 """Told of progress: what is done, the steps done, those in all, and a line of metrics, if any."""
@@ -97,7 +99,7 @@ def train(
             "start": plan.start.format if plan.start else None,
             "recipe": recipe.name,
             "commit": revision(),
-            "commands": _commands(recipe, data, out, start),
+            "commands": [*_commands(recipe, data, out, start), done["measuring"]],
         }
         if world.leader:
             network, _ = load_checkpoint(done["checkpoint"])
@@ -149,7 +151,7 @@ def _on_clips(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
         summary["data"] += (
             f" Of each batch {plan.clips.pseudofakes:.0%} were real clips and fakes forged from them."
         )
-    return {"checkpoint": checkpoint, "summary": summary, "notes": {}}
+    return {"checkpoint": checkpoint, "summary": summary, "notes": {}, "measuring": MEASURING}
 
 
 def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
@@ -182,7 +184,8 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
         "data": PAIRS_DATA.format(clips=len(clips)),
         "sources": sources(corpus, [c.name for c in clips], "real clips"),
     }
-    return {"checkpoint": checkpoint, "summary": summary, "notes": notes}
+    told = {"summary": summary, "notes": notes, "measuring": measuring(corpus)}
+    return {"checkpoint": checkpoint, **told}
 
 
 def _fit_pairs(plan: Recipe, clips: list[Clip], rows: list[ClipRow], site: Site, what: str) -> Path:
@@ -244,7 +247,6 @@ def _commands(recipe: Path, data: Sequence[Path], out: Path, start: Path | None)
     return [
         f"deepfake-detect train {shown(recipe)}{given} --out {shown(out)}",
         f"deepfake-detect export {shown(out / MODEL)} --out models/NAME",
-        "deepfake-detect evaluate models/NAME --clips CLIPS.csv --card",
     ]
 
 

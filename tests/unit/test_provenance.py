@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from training.corpus import ClipRow, Corpus
-from training.provenance import revision, shown, sources
+from training.corpus import ClipRow, Corpus, PairRow
+from training.provenance import measuring, revision, shown, sources
 
 
 def clip(file: str, licence: str) -> ClipRow:
@@ -23,6 +23,14 @@ def test_paths_outside_of_the_working_directory_are_shown_by_name() -> None:
     assert shown(Path("runs/embedded/model.pt")) == "runs/embedded/model.pt"
     assert shown(Path("/home/somebody/corpus")) == "corpus"
     assert shown(Path("../elsewhere/corpus")) == "corpus"
+
+
+def test_the_measuring_command_names_the_split_and_the_pairs_that_there_are() -> None:
+    alone = Corpus(Path("/data/corpus"), [clip("a", "MIT")], [])
+    command = "deepfake-detect evaluate models/NAME --clips corpus/clips.csv"
+    assert measuring(alone) == f"{command} --split measure --card"
+    paired = Corpus(alone.root, alone.clips, [PairRow("measure", "lipsync", "somebody", "a", "b")])
+    assert measuring(paired) == f"{command} --pairs corpus/pairs.csv --split measure --card"
 
 
 def test_revision_is_a_commit_or_a_version() -> None:

@@ -4,6 +4,7 @@ torchrun says in the environment who a process is (RANK, WORLD_SIZE, LOCAL_RANK)
 alone, and everything here is what one process would do.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,11 @@ def open_world(wanted: str = "auto") -> Iterator[World]:
     try:
         yield World(device, rank, size)
     finally:
+        # Networks wrapped for several processes sit in cycles and hold the group: it should not be left to
+        # the end of the interpreter to take its threads down.
+        gc.collect()
         dist.destroy_process_group()
+        gc.collect()
 
 
 _TORCHRUN = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}

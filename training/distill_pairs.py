@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.bundle import Calibration
 from pipeline.errors import MediaError
+from training.bundle_weights import load_network
 from training.calibrate import NotCalibratable
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.corpus import Corpus, read_corpus
@@ -92,13 +93,13 @@ def distill_pairs(
 ) -> Path:
     """Teach a student as a plan says and write `model.pt`, the checkpoint to export. Returns its path.
 
-    data: a corpus with clips.csv, of which the split `train` is read. teachers: checkpoints of
-    networks that take the student's samples; the calibration of a single one is carried over to the
-    student. Raises RecipeError, CorpusError, NoFootage, CheckpointError, NotCalibratable or Diverged.
+    data: a corpus with clips.csv, of which the split `train` is read. teachers: checkpoints
+    or bundles of networks that take the student's samples; the calibration of a single one is carried over
+    to the student. Raises RecipeError, CorpusError, NoFootage, CheckpointError, NotCalibratable or Diverged.
     """
     wanted, corpus = read_plan(plan), read_corpus(data)
     student = wanted.distillation.student
-    known = [load_checkpoint(path) for path in teachers]
+    known = [load_network(path) for path in teachers]
     if wrong := [p for p, (n, _) in zip(teachers, known, strict=True) if n.config.crop != student.crop]:
         raise RecipeError(f"{wrong[0]} takes other samples than the student of {plan}")
     if not known:

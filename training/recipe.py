@@ -28,11 +28,12 @@ class _Part(BaseModel):
 class Start(_Part):
     """Weights to start from; without this table they are random."""
 
-    format: Literal["checkpoint", "torchvision", "common"]
-    """`checkpoint`: of this project, the whole network; `torchvision`: its resnext50_32x4d, the trunk
-    alone; `common`: the common public implementation of the paper, the whole network."""
+    format: Literal["checkpoint", "bundle", "torchvision", "common"]
+    """`checkpoint`: of this project, the whole network; `bundle`: an exported one, whose normalisations must
+    stay frozen; `torchvision`: its resnext50_32x4d, the trunk alone; `common`: the common public
+    implementation of the paper, the whole network."""
     checkpoint: Path | None = None
-    """The file; `--start` on the command line goes before it."""
+    """The file, or the directory of the bundle; `--start` on the command line goes before it."""
 
 
 class Augment(_Part):
@@ -221,6 +222,8 @@ class Recipe(_Part):
         crop = self.network.crop
         if (self.clips is None) == (self.pairs is None):
             raise ValueError("a recipe has either a table clips or a table pairs")
+        if self.start is not None and self.start.format == "bundle" and not self.optimiser.freeze_norms:
+            raise ValueError("a bundle's normalisations are folded away: give freeze_norms = true")
         if self.clips is not None:
             if crop.kind != "aligned" or crop.colour != "rgb":
                 raise ValueError("clips teach networks of aligned rgb crops")
@@ -241,7 +244,7 @@ def pairs_in(clips: Clips, batch: int) -> int:
 
 
 def read_recipe(path: Path, *, start: Path | None = None) -> Recipe:
-    """The recipe at a path. start: checkpoint to start from, instead of the recipe's.
+    """The recipe at a path. start: file or bundle to start from, instead of the recipe's.
 
     Raises RecipeError with every key that is unknown, missing or out of range, and when the recipe
     starts from weights that nobody named.
@@ -257,5 +260,5 @@ def read_recipe(path: Path, *, start: Path | None = None) -> Recipe:
             raise RecipeError(f"{path} has no table start: it says how the weights of {start} are to be read")
         recipe = recipe.model_copy(update={"start": recipe.start.model_copy(update={"checkpoint": start})})
     if recipe.start is not None and recipe.start.checkpoint is None:
-        raise RecipeError(f"{path} starts from a {recipe.start.format} file: name it with --start FILE")
+        raise RecipeError(f"{path} starts from a {recipe.start.format}: name it with --start")
     return recipe

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training.bundle_weights import load_bundle
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.keymap import load_common, load_torchvision
 from training.model import DetectorNetwork
@@ -13,11 +14,14 @@ from training.recipe import Start
 
 
 def begin(network: DetectorNetwork, start: Start) -> None:
-    """Put the weights of a file into a network. Raises CheckpointError when they are not for it."""
+    """Put the weights of a file or a bundle into a network. Raises CheckpointError when they are not for it,
+    BundleError when the bundle is not sound."""
     if start.checkpoint is None:
         raise CheckpointError(f"no {start.format} file was named")
     if start.format == "checkpoint":
-        _load_own(network, start.checkpoint)
+        _load_own(network, load_checkpoint(start.checkpoint)[0], start.checkpoint)
+    elif start.format == "bundle":
+        _load_own(network, load_bundle(start.checkpoint)[0], start.checkpoint)
     elif start.format == "torchvision":
         load_torchvision(network, read_state(start.checkpoint))
     else:
@@ -35,8 +39,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _load_own(network: DetectorNetwork, path: Path) -> None:
-    found, wanted = load_checkpoint(path)[0], network.config
+def _load_own(network: DetectorNetwork, found: DetectorNetwork, path: Path) -> None:
+    wanted = network.config
     if (found.config.trunk, found.config.crop) != (wanted.trunk, wanted.crop):
         raise CheckpointError(
             f"{path} holds a network of another kind: trunk {found.config.trunk} and crop "

@@ -117,7 +117,7 @@ def test_what_does_not_go_together_is_an_error(tmp_path: Path, text: str, wrong:
 def test_weights_to_start_from_are_named_in_the_recipe_or_on_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(ALIGNED + STEPS + "[clips]\n[start]\nformat = 'torchvision'\n")
-    with pytest.raises(RecipeError, match="--start FILE"):
+    with pytest.raises(RecipeError, match="torchvision: name it with --start"):
         read_recipe(path)
     named = read_recipe(path, start=WEIGHTS)
     assert named.start is not None

@@ -10,7 +10,9 @@ def distill(
     plan: Annotated[Path, typer.Argument(help="Plan, a TOML file; see training/recipes/distilled.toml.")],
     *,
     data: Annotated[Path, typer.Option(help="Corpus with clips.csv; its split `train` is read.")],
-    teacher: Annotated[list[Path], typer.Option(help="Checkpoint or bundle that teaches; as often as there are.")],
+    teacher: Annotated[
+        list[Path], typer.Option(help="Checkpoint or bundle that teaches; as often as there are.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory of the run; resumed when it holds one.")],
     threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

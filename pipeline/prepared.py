@@ -1,12 +1,14 @@
 """What decoding leaves of a clip: facts of the media and, for each face track, its samples.
 
 This is the hand-over between the half of the pipeline that touches strangers' bytes (decode,
-detect, track, crop) and the half that runs the model. It crosses a process boundary as one JSON
-header and raw pixels, never as a pickle.
+detect, track, crop) and the half that runs the model. An outline has all but the samples, which it
+names by the look and the place in it where they were cut. It crosses a process boundary as one JSON
+header and raw numbers, never as a pickle.
 """
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,13 +37,14 @@ class MediaFacts:
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """How much of the clip was looked at: seconds of frames, their share of its duration, the number of
-    bursts they came in. `why` says what cut the clip short, if anything did."""
+    bursts they came in. `why` says what cut the clip short, if anything did; `expired`: a deadline."""
 
     seconds_looked_at: float
     fraction: float
     bursts: int
     truncated: bool
     why: str | None = None
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +60,58 @@ class Quality:
     detection: float
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTrack:
-    """One face followed through the clip.
+Cut = tuple[int, int]
+"""A look's number and the place among its cuts: the samples of one face in one burst."""
 
-    samples: uint8 [T, F, S, S, 3] in order of time; start_s, end_s: float32 [T], the time that each
-    sample spans; boxes: float32 [K, 5], rows of (time_s, x, y, w, h) in source pixels, one a
-    detection; bursts: in how many of them the face was found; frames_used: frames that were cut.
+_ARRAYS = ("start_s", "end_s", "boxes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackOutline:
+    """One face followed through the clip, without its samples.
+
+    start_s, end_s: float32 [T], the time that each sample spans, in order; boxes: float32 [K, 5], rows of
+    (time_s, x, y, w, h) in source pixels, one a detection; bursts: in how many of them the face was cut;
+    frames_used: frames that were cut; cuts: where its samples are, in order of time.
     """
 
     track: int
-    samples: U8
     start_s: F32
     end_s: F32
     boxes: F32
     quality: Quality
     bursts: int
     frames_used: int
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTrack(TrackOutline):
+    """One face followed through the clip. samples: uint8 [T, F, S, S, 3] in order of time."""
+
+    samples: U8
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedClip:
-    """A clip ready for the model. `faces_seen` counts all tracks, also those not kept."""
+class Outline:
+    """A clip as far as it was looked at. `faces_seen` counts all tracks, also those not kept."""
 
     media: MediaFacts
     coverage: Coverage
-    tracks: list[PreparedTrack]
+    tracks: Sequence[TrackOutline]
     faces_seen: int = 0
     timing_ms: dict[str, float] = field(default_factory=dict)
+
+    def filled(self, samples: Mapping[Cut, U8]) -> "PreparedClip":
+        """The clip with its samples, uint8 [n, F, S, S, 3] for each cut."""
+        tracks = [
+            PreparedTrack(
+                samples=np.concatenate([samples[cut] for cut in t.cuts]),
+                **{name: getattr(t, name) for name in TrackOutline.__slots__},
+            )
+            for t in self.tracks
+        ]
+        return PreparedClip(self.media, self.coverage, tracks, self.faces_seen, self.timing_ms)
 
     def to_bytes(self) -> bytes:
         """Serialise: length of the header, JSON header, then the arrays back to back."""
@@ -92,7 +119,7 @@ class PreparedClip:
         tracks = []
         for t in self.tracks:
             shapes = {}
-            for name in ("samples", "start_s", "end_s", "boxes"):
+            for name in _ARRAYS:
                 a = np.ascontiguousarray(getattr(t, name))
                 shapes[name] = list(a.shape)
                 arrays.append(a)
@@ -102,6 +129,7 @@ class PreparedClip:
                     "quality": asdict(t.quality),
                     "bursts": t.bursts,
                     "frames_used": t.frames_used,
+                    "cuts": t.cuts,
                     "shapes": shapes,
                 }
             )
@@ -116,44 +144,47 @@ class PreparedClip:
         return b"".join([struct.pack("<I", len(head)), head, *(a.tobytes() for a in arrays)])
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "PreparedClip":
+    def from_bytes(cls, data: bytes) -> "Outline":
         """Inverse of `to_bytes`. Raises ValueError or KeyError on anything malformed."""
         try:
             return cls._parse(data)
         except (struct.error, TypeError) as e:
-            raise ValueError(f"malformed prepared clip: {e}") from e
+            raise ValueError(f"malformed outline of a clip: {e}") from e
 
     @classmethod
-    def _parse(cls, data: bytes) -> "PreparedClip":
+    def _parse(cls, data: bytes) -> "Outline":
         (size,) = struct.unpack_from("<I", data)
         header = json.loads(data[4 : 4 + size])
         at = 4 + size
 
-        def take(shape: list[int], kind: type) -> NDArray[Any]:
+        def take(shape: list[int]) -> F32:
             nonlocal at
-            a: NDArray[Any] = np.frombuffer(data, dtype=kind, count=int(np.prod(shape)), offset=at).reshape(
-                shape
-            )
+            a: F32 = np.frombuffer(data, np.float32, int(np.prod(shape)), at).reshape(shape)
             at += a.nbytes
             return a
 
         tracks = [
-            PreparedTrack(
+            TrackOutline(
                 track=t["track"],
-                samples=take(t["shapes"]["samples"], np.uint8),
-                start_s=take(t["shapes"]["start_s"], np.float32),
-                end_s=take(t["shapes"]["end_s"], np.float32),
-                boxes=take(t["shapes"]["boxes"], np.float32),
                 quality=Quality(**t["quality"]),
                 bursts=t["bursts"],
                 frames_used=t["frames_used"],
+                cuts=tuple((int(look), int(place)) for look, place in t["cuts"]),
+                **{name: take(t["shapes"][name]) for name in _ARRAYS},
             )
             for t in header["tracks"]
         ]
-        return cls(
+        return Outline(
             MediaFacts(**header["media"]),
             Coverage(**header["coverage"]),
             tracks,
             header["faces_seen"],
             header["timing_ms"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedClip(Outline):
+    """A clip ready for the model."""
+
+    tracks: Sequence[PreparedTrack]

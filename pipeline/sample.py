@@ -44,6 +44,19 @@ def plan_bursts(times_s: Sequence[float], sampling: SamplingSpec) -> list[range]
     return runs
 
 
+def spread_first(count: int) -> list[int]:
+    """The runs of a plan in an order of which every beginning is spread over the clip: the first and the
+    last, then twice as many and so on, each pass in order of time. 8 runs: 0 7, 2 5, 1 3 4 6."""
+    order: list[int] = []
+    taken = 2
+    while len(order) < count:
+        step = (count - 1) / (taken - 1)
+        places = {round(k * step) for k in range(taken)} if taken < count else set(range(count))
+        order += sorted(places - set(order))
+        taken *= 2
+    return order
+
+
 def _nearest(times_s: Sequence[float], time_s: float) -> int:
     """Index of the frame presented closest to a time; the earlier one of two equally close."""
     at = bisect_left(times_s, time_s)

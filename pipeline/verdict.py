@@ -23,7 +23,7 @@ from pipeline.answer import (
 )
 from pipeline.bundle import Bundle, Calibration, Thresholds
 from pipeline.frames import F32
-from pipeline.prepared import PreparedClip, PreparedTrack
+from pipeline.prepared import Outline, TrackOutline
 from pipeline.quality import UNUSABLE, remarks
 from pipeline.spec import CropSpec
 
@@ -89,7 +89,7 @@ def cut(fake: float, thresholds: Thresholds) -> Verdict:
 
 
 def decide(
-    clip: PreparedClip,
+    clip: Outline,
     scores: list[TrackScores],
     bundle: Bundle,
     *,
@@ -154,7 +154,7 @@ def decide(
 
 
 def _face(
-    track: PreparedTrack,
+    track: TrackOutline,
     scores: TrackScores,
     bundle: Bundle,
     *,
@@ -192,7 +192,7 @@ def _face(
     )
 
 
-def _moments(track: PreparedTrack, scores: TrackScores, calibration: Calibration) -> list[Moment]:
+def _moments(track: TrackOutline, scores: TrackScores, calibration: Calibration) -> list[Moment]:
     """One moment for all samples of the same stretch of time: their mean, calibrated."""
     moments = []
     spans = np.stack([track.start_s, track.end_s], axis=1)
@@ -236,7 +236,7 @@ def _explanation(scores: TrackScores, calibration: Calibration, crop: CropSpec) 
     )
 
 
-def _why_not(clip: PreparedClip, faces: list[Face]) -> list[str]:
+def _why_not(clip: Outline, faces: list[Face]) -> list[str]:
     """Why no face could be judged, the commonest reason first."""
     if clip.faces_seen == 0:
         return [_said("no_face")]
@@ -282,10 +282,10 @@ def _summary(
     return f"No sign of manipulation found in {seen} (probability of manipulation {probabilities.fake:.0%})."
 
 
-def _identity(clip: PreparedClip, bundle: Bundle, *, explain: bool, timeline: bool) -> str:
+def _identity(clip: Outline, bundle: Bundle, *, explain: bool, timeline: bool) -> str:
     """The same for the same clip, bundle and options under settings that lead to the same samples."""
     what = hashlib.sha256(f"{clip.media} {clip.coverage} {bundle.digest} {explain} {timeline}".encode())
     for track in clip.tracks:
-        what.update(f"{track.track} {track.samples.shape}".encode())
+        what.update(f"{track.track} {len(track.start_s)}".encode())
         what.update(track.boxes.tobytes() + track.start_s.tobytes())
     return what.hexdigest()[:32]

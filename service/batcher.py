@@ -1,11 +1,11 @@
 """The micro-batcher: many requests share the runs of one graph on one device.
 
-A request submits its items in one call and waits for all of their results. A single loop takes the
-next batch whenever the device is free; nothing here waits for a clock, so work is never held back
+A request submits its items in one call or in several, and waits for the results of each. A single loop takes
+the next batch whenever the device is free; nothing here waits for a clock, so work is never held back
 while the device idles, and accumulates by itself while it is busy.
 
     submit -> door (a semaphore of `max_queued` places, first come, first served)
-           -> rotation (one item of each call in turn) -> batch -> device thread -> results
+           -> rotation (one item of each owner in turn) -> batch -> device thread -> results
 
 All state belongs to the event loop; the device thread sees lists of items and nothing else.
 """
@@ -53,8 +53,10 @@ class Outcome(Generic[Result]):
 
 @dataclass(eq=False, slots=True)
 class _Call(Generic[Item, Result]):
-    """The items of one submission: `waiting` are those in the rotation, `untaken` also those at the door."""
+    """The items of one submission: `waiting` are those in the rotation, `untaken` also those at the door.
+    Calls of one owner share its turns."""
 
+    owner: object
     deadline: float
     missing: int
     untaken: int
@@ -98,7 +100,8 @@ class Batcher(Generic[Item, Result]):
         self._max_batch, self._stall_s = max_batch, stall_s
         self._door = asyncio.Semaphore(max_queued)
         self._calls: set[_Call[Item, Result]] = set()
-        self._rotation: deque[_Call[Item, Result]] = deque()
+        self._rotation: deque[object] = deque()
+        self._lanes: dict[object, deque[_Call[Item, Result]]] = {}
         self._work = asyncio.Event()
         self._device = _DeviceThread(name)
         self._loop: asyncio.Task[None] | None = None
@@ -113,9 +116,12 @@ class Batcher(Generic[Item, Result]):
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
 
-    async def submit(self, items: Sequence[Item], *, deadline: float) -> Outcome[Result]:
+    async def submit(
+        self, items: Sequence[Item], *, deadline: float, owner: object | None = None
+    ) -> Outcome[Result]:
         """Results of all `items`, in order; `deadline` is in the event loop's time.
 
+        owner: whose turns its items take, by identity; without one they are taken for a request's only ones.
         However it ends, and also when the caller is cancelled, nothing of the call stays queued.
         Raises Expired, ItemFailed or BatcherDead.
         """
@@ -125,7 +131,8 @@ class Batcher(Generic[Item, Result]):
             return Outcome([], 0.0)
         loop = asyncio.get_running_loop()
         submitted = loop.time()
-        call = _Call[Item, Result](deadline, len(items), len(items), loop.create_future())
+        mine = object() if owner is None else owner
+        call = _Call[Item, Result](mine, deadline, len(items), len(items), loop.create_future())
         self._calls.add(call)
         self.queued += len(items)
         try:
@@ -148,9 +155,23 @@ class Batcher(Generic[Item, Result]):
                 self._door.release()
                 return
             if not call.waiting:
-                self._rotation.append(call)
+                self._line_up(call)
             call.waiting.append(numbered)
             self._work.set()
+
+    def _line_up(self, call: _Call[Item, Result]) -> None:
+        lane = self._lanes.setdefault(call.owner, deque())
+        if not lane:
+            self._rotation.append(call.owner)
+        lane.append(call)
+
+    def _leave(self, call: _Call[Item, Result]) -> None:
+        """Take a call out of its owner's lane, and an owner without any out of the rotation."""
+        lane = self._lanes[call.owner]
+        lane.remove(call)
+        if not lane:
+            del self._lanes[call.owner]
+            self._rotation.remove(call.owner)
 
     def _withdraw(self, call: _Call[Item, Result]) -> None:
         """Take what was not begun out of the queue."""
@@ -160,19 +181,20 @@ class Batcher(Generic[Item, Result]):
             self._door.release()
         if call.waiting:
             call.waiting.clear()
-            self._rotation.remove(call)
+            self._leave(call)
 
     def _take(self) -> list[tuple[_Call[Item, Result], int, Item]]:
-        """The next batch: an item of each call in turn, none of a call that has ended or expired."""
+        """The next batch: an item of each owner in turn, none of a call that has ended or expired."""
         now = asyncio.get_running_loop().time()
-        for call in [c for c in self._rotation if c.done.done() or c.deadline <= now]:
+        for call in [c for lane in self._lanes.values() for c in lane if c.done.done() or c.deadline <= now]:
             self._withdraw(call)
         batch: list[tuple[_Call[Item, Result], int, Item]] = []
         while self._rotation and len(batch) < self._max_batch:
-            call = self._rotation.popleft()
+            call = self._lanes[self._rotation[0]][0]
+            self._rotation.rotate(-1)
             position, item = call.waiting.popleft()
-            if call.waiting:
-                self._rotation.append(call)
+            if not call.waiting:
+                self._leave(call)
             if call.begun is None:
                 call.begun = now
             call.untaken -= 1

@@ -4,25 +4,22 @@ import asyncio
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from pipeline import errors
-from pipeline.bundle import Manifest
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.media import Limits
-from pipeline.prepared import PreparedClip
-from service.decoder import FAILED, HEADER, PREPARED, READY, REFUSED, TAKEN
-from service.graphs import longest_sequence
+from pipeline.prepared import Outline
+from service.decoder import FAILED, HEADER, LOOKED, OUTLINED, PREPARED, READY, REFUSED, TAKEN
+from service.job import SLACK_BYTES, Counts, Job, Listener, Told
 
 START_S = 60.0
 """Seconds that a child may take to load its detector."""
-SLACK_BYTES = 4 * 1024 * 1024
-"""Room for all of an answer but its samples."""
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 """Of the environment, a decoder sees no more than this."""
 
@@ -41,39 +38,6 @@ class DecoderConfig:
     accept_license: bool
     memory_bytes: int
     limits: Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One clip, and what a bundle's model wants to see of it."""
-
-    path: Path
-    manifest: Manifest
-    max_faces: int
-
-    def line(self) -> bytes:
-        """The job as the child reads it."""
-        crop, sampling = self.manifest.crop.model_dump(), self.manifest.sampling.model_dump()
-        job = {"path": str(self.path), "crop": crop, "sampling": sampling, "max_faces": self.max_faces}
-        return json.dumps(job).encode() + b"\n"
-
-    @property
-    def most_bytes(self) -> int:
-        """Size of the largest answer that can be right."""
-        crop = self.manifest.crop
-        sample = crop.frames * crop.side * crop.side * 3
-        return self.max_faces * longest_sequence(self.manifest) * sample + SLACK_BYTES
-
-    def check(self, clip: PreparedClip) -> None:
-        """Raise ValueError when a child's answer is not of the shape that the model takes."""
-        crop, longest = self.manifest.crop, longest_sequence(self.manifest)
-        if len(clip.tracks) > self.max_faces:
-            raise ValueError("more tracks than asked for")
-        for t in clip.tracks:
-            steps = len(t.samples)
-            right = t.samples.shape[1:] == (crop.frames, crop.side, crop.side, 3) and 0 < steps <= longest
-            if not (right and t.start_s.shape == t.end_s.shape == (steps,) and t.boxes.shape[1:] == (5,)):
-                raise ValueError(f"track {t.track} has samples of shape {t.samples.shape}")
 
 
 class Crashed(Exception):
@@ -163,8 +127,11 @@ class Child:
             raise FaceModelError(content.decode(errors="replace"))
         return child
 
-    async def ask(self, job: Job) -> PreparedClip:
-        """Raises MediaError as the child says, Crashed or NotAtWork."""
+    async def ask(self, job: Job, listener: Listener) -> Outline:
+        """The clip as it was seen in the end; `listener` is told all that comes before, and is waited for.
+
+        Raises MediaError as the child says, Crashed, NotAtWork, or what the listener raises.
+        """
         self._send(job.line())
         try:
             kind, _ = await self._receive(0)
@@ -172,7 +139,13 @@ class Child:
             raise NotAtWork from e
         if kind != TAKEN:
             raise Crashed(f"the decoder takes no job but sends a frame of kind {kind!r}")
-        kind, content = await self._receive(job.most_bytes)
+        counts: Counts = {}
+        while True:
+            kind, content = await self._receive(job.most_bytes)
+            if kind not in {LOOKED, OUTLINED}:
+                break
+            told = _parsed(job, kind, content, counts)
+            await listener(told)
         self.clips += 1
         if kind == REFUSED:
             raise _refusal(content)
@@ -182,12 +155,9 @@ class Child:
             raise UndecodableMedia("the decoder fails on this clip")
         if kind != PREPARED:
             raise Crashed(f"the decoder sends a frame of kind {kind!r}")
-        try:
-            clip = PreparedClip.from_bytes(content)
-            job.check(clip)
-        except (ValueError, KeyError, TypeError, OverflowError) as e:
-            raise Crashed(f"the decoder sends nonsense: {e}") from e
-        return clip
+        outline = _parsed(job, kind, content, counts)
+        assert isinstance(outline, Outline)  # noqa: S101 - its kind says so
+        return outline
 
     def kill(self, reason: Reason) -> None:
         """End the process, whatever it does."""
@@ -221,6 +191,16 @@ class Child:
             return kind, await answers.readexactly(size)
         except asyncio.IncompleteReadError as e:
             raise Crashed("the decoder crashed", "crash") from e
+
+
+def _parsed(job: Job, kind: bytes, content: bytes, counts: Counts) -> Told:
+    """What a frame tells, given the counts of all looks so far. Raises Crashed."""
+    try:
+        if kind == LOOKED:
+            return job.looked(content, counts)
+        return job.outlined(content, counts)
+    except (ValueError, KeyError, TypeError, OverflowError, struct.error) as e:
+        raise Crashed(f"the decoder sends nonsense: {e}") from e
 
 
 def _refusal(content: bytes) -> MediaError:

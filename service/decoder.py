@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -20,17 +21,24 @@ from typing import Any, BinaryIO, TextIO
 import cv2
 import numpy as np
 
+from pipeline.decode import open_clip
 from pipeline.detect import FaceDetector
 from pipeline.detect.registry import open_detector
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
+from pipeline.frames import U8
 from pipeline.media import Limits
-from pipeline.prepare import prepare
+from pipeline.prepare import Preparation
+from pipeline.prepared import Outline
 from pipeline.spec import CropSpec, SamplingSpec
 
-READY, TAKEN, PREPARED, REFUSED, FAILED = b"R", b"T", b"P", b"E", b"F"
-"""Kinds of frames: started; job received; a PreparedClip; a MediaError as JSON; unforeseen, as text."""
+READY, TAKEN, LOOKED, OUTLINED, PREPARED, REFUSED, FAILED = b"R", b"T", b"L", b"O", b"P", b"E", b"F"
+"""Kinds of frames: started; job received; the samples of a look; an Outline of what was seen so far; the last
+one; a MediaError as JSON; unforeseen, as text."""
 
 HEADER = struct.Struct("<cI")
+LOOK = struct.Struct("<7I")
+"""Before the samples of a look: its number and their shape [K, n, F, S, S, 3]."""
+OUTLINE_EVERY_S = 0.1
 OPEN_FILES = 64
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
@@ -53,21 +61,41 @@ def main() -> int:
     _send(answers, READY, b"")
     for line in jobs:
         _send(answers, TAKEN, b"")  # from here on, a crash is the clip's fault
-        _send(answers, *_answer(json.loads(line), detector, Limits(**config["limits"])))
+        _send(answers, *_answer(json.loads(line), detector, Limits(**config["limits"]), answers))
     return 0
 
 
-def _answer(job: dict[str, Any], detector: FaceDetector, limits: Limits) -> tuple[bytes, bytes]:
-    try:
-        clip = prepare(
-            Path(job["path"]),
-            crop=CropSpec.model_validate(job["crop"]),
-            sampling=SamplingSpec.model_validate(job["sampling"]),
-            detector=detector,
-            limits=limits,
+def look_at(job: dict[str, Any], detector: FaceDetector, limits: Limits, answers: BinaryIO) -> Outline:
+    """Send the samples of each look as soon as they are cut, and, where the job asks for them, outlines of
+    what was seen so far; return the last one. Raises MediaError."""
+    path = Path(job["path"])
+    with open_clip(path, limits, threads=job["threads"]) as clip:
+        preparation = Preparation(
+            path,
+            clip,
+            CropSpec.model_validate(job["crop"]),
+            SamplingSpec.model_validate(job["sampling"]),
+            detector,
             max_faces=job["max_faces"],
+            budget_s=job["budget_s"],
+            sha256=job["sha256"],
         )
-        return PREPARED, clip.to_bytes()
+        told = 0.0
+        for look in preparation.looks():
+            if look.samples:
+                samples = np.stack(look.samples)
+                _send(answers, LOOKED, LOOK.pack(look.number, *samples.shape[:5], 3), samples)
+            if job["outlines"] and time.monotonic() - told >= OUTLINE_EVERY_S:
+                _send(answers, OUTLINED, preparation.outline().to_bytes())
+                told = time.monotonic()
+        return preparation.outline()
+
+
+def _answer(
+    job: dict[str, Any], detector: FaceDetector, limits: Limits, answers: BinaryIO
+) -> tuple[bytes, bytes]:
+    try:
+        return PREPARED, look_at(job, detector, limits, answers).to_bytes()
     except MediaError as e:
         return REFUSED, _refusal(e)
     except MemoryError:
@@ -80,9 +108,11 @@ def _refusal(error: MediaError) -> bytes:
     return json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
 
 
-def _send(answers: BinaryIO, kind: bytes, content: bytes) -> None:
-    answers.write(HEADER.pack(kind, len(content)))
+def _send(answers: BinaryIO, kind: bytes, content: bytes, samples: U8 | None = None) -> None:
+    answers.write(HEADER.pack(kind, len(content) + (0 if samples is None else samples.nbytes)))
     answers.write(content)
+    if samples is not None:
+        answers.write(samples.data)
     answers.flush()
 
 

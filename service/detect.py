@@ -1,27 +1,23 @@
-"""A clip's way through the service: receive, decode, encode, score, decide."""
+"""POST /v1/detect: what may be asked, who is let in, and in which form the answer is sent."""
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
-from pipeline.answer import Answer, Timing
-from pipeline.frames import F32
-from pipeline.prepared import PreparedClip
-from pipeline.verdict import TrackScores, decide
-from service.batcher import BatcherDead, Expired
-from service.child import Job
-from service.models import Served
-from service.problems import DeadlineExceeded, MalformedRequest, Problem, Unavailable
+from pipeline.answer import Answer
+from service.events import EventStream, wants_events
+from service.judge import Judge, Question
+from service.problems import MalformedRequest, Problem
 from service.state import Service
-from service.upload import Upload, UploadLimits, check_headers, received
+from service.upload import UploadLimits, check_headers, received
 
 router = APIRouter(tags=["detect"])
 T = TypeVar("T")
@@ -50,24 +46,30 @@ BODY = {
             "name": "Prefer",
             "in": "header",
             "required": False,
-            "description": "`wait=N`: give up after N seconds (RFC 7240).",
+            "description": "`wait=N`: answer within N seconds (RFC 7240), from what was seen until then.",
             "schema": {"type": "string"},
         }
     ],
 }
 _PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {**_PROBLEM, "description": words}
-    for status, words in {
-        400: "Malformed request",
-        404: "Unknown model",
-        408: "Upload too slow",
-        413: "Upload too large",
-        415: "Not media that is accepted",
-        422: "The clip can not be decoded",
-        503: "Overloaded or not ready; see Retry-After",
-        504: "Deadline exceeded",
-    }.items()
+_EVENTS = {
+    "schema": {"type": "string", "description": "Events `progress`, `running`, and `answer` or `problem`."}
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": _EVENTS}},
+    **{
+        status: {**_PROBLEM, "description": words}
+        for status, words in {
+            400: "Malformed request",
+            404: "Unknown model",
+            408: "Upload too slow",
+            413: "Upload too large",
+            415: "Not media that is accepted",
+            422: "The clip can not be decoded",
+            503: "Overloaded or not ready; see Retry-After",
+            504: "Deadline exceeded",
+        }.items()
+    },
 }
 
 
@@ -80,101 +82,51 @@ class DetectQuery(BaseModel):
     explain: bool = Field(default=False, description="Say where on each face the evidence lies.")
     max_faces: int | None = Field(default=None, ge=1, description="Judge at most so many faces.")
     timeline: bool = Field(default=True, description="Give the score of each moment.")
+    deadline_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400_000,
+        description="Answer within so many milliseconds, from what was seen until then; 504 where that is "
+        "not enough.",
+    )
 
 
-@router.post("/v1/detect", response_model=Answer, responses=PROBLEMS, openapi_extra=BODY)
+@router.post("/v1/detect", response_model=Answer, responses=RESPONSES, openapi_extra=BODY)
 async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
     """Was a face in this clip manipulated? How sure is that, which face, when, and why?
 
     Send the clip as multipart field `file`, or as the body itself with its media type. A clip
-    without a usable face is answered with the verdict `not_applicable`.
+    without a usable face is answered with the verdict `not_applicable`. With `Accept: text/event-stream`
+    the answer comes last, behind events that tell how far the clip was looked at and what the verdict would
+    be by then.
     """
     service: Service = request.app.state.service
     begun = asyncio.get_running_loop().time()
     max_faces = _checked(request, query, service.settings.max_faces)
-    patience = _patience(request, service.settings.request_timeout_s)
+    patience, partial = _patience(request, query, service.settings.request_timeout_s)
     limits = UploadLimits(
         service.scratch,
         service.settings.max_upload_bytes,
         slow_at=begun + service.settings.upload_timeout_s,
         deadline=begun + patience,
     )
-    with service.admitted():
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(service.admitted())
         model = service.model(query.model)
         check_headers(request, limits)
-        async with received(request, limits) as upload:
-            request.state.headers["Content-Digest"] = content_digest(upload.sha256)
-            service.metrics.upload_bytes.inc(upload.size)
-            arrived = asyncio.get_running_loop().time() - begun
-            service.metrics.stage_duration.labels("upload").observe(arrived)
-            work = _judge(
-                service, model, upload, query, max_faces=max_faces, begun=begun, deadline=limits.deadline
-            )
-            answer = await until_gone(request, work)
+        upload = await stack.enter_async_context(received(request, limits))
+        request.state.headers["Content-Digest"] = content_digest(upload.sha256)
+        service.metrics.upload_bytes.inc(upload.size)
+        arrived = asyncio.get_running_loop().time() - begun
+        service.metrics.stage_duration.labels("upload").observe(arrived)
+        question = Question(
+            model, max_faces, query.explain, query.timeline, begun, limits.deadline, partial=partial
+        )
+        if wants_events(request.headers.getlist("accept")):
+            return EventStream(service, upload, question, request.state, stack.pop_all())
+        answer = await until_gone(request, Judge(service, upload, question).answer())
     service.metrics.verdicts.labels(answer.verdict).inc()
     return Response(answer.model_dump_json(), media_type="application/json", headers=request.state.headers)
-
-
-async def _judge(
-    service: Service,
-    model: Served,
-    upload: Upload,
-    query: DetectQuery,
-    *,
-    max_faces: int,
-    begun: float,
-    deadline: float,
-) -> Answer:
-    loop = asyncio.get_running_loop()
-    job = Job(upload.path, model.bundle.manifest, max_faces)
-    try:
-        clip, waited = await service.pool.prepare(job, deadline=deadline)
-        features_at = loop.time()
-        samples = [sample for track in clip.tracks for sample in track.samples]
-        encoded = await model.encoder.submit(samples, deadline=deadline)
-        scores_at = loop.time()
-        scored = await model.temporal.submit(_sequences(clip, encoded.results), deadline=deadline)
-    except Expired as e:
-        raise DeadlineExceeded(str(e)) from e
-    except BatcherDead as e:
-        raise Unavailable("the server has lost its model", problem="not-ready", retry_after_s=5.0) from e
-    ended = loop.time()
-    queues = {"decoder": waited, "encoder": encoded.queued_s, "temporal": scored.queued_s}
-    seconds = {
-        "queue": sum(queues.values()),
-        **{name: ms / 1000 for name, ms in clip.timing_ms.items()},
-        "encode": scores_at - features_at - encoded.queued_s,
-        "temporal": ended - scores_at - scored.queued_s,
-        "total": ended - begun,
-    }
-    _observe(service, queues, seconds)
-    return _decided(clip, scored.results, model, query, seconds)
-
-
-def _sequences(clip: PreparedClip, features: list[F32]) -> list[F32]:
-    """The features of all samples, parted into one float32 [T, D] for each track."""
-    rows = iter(features)
-    return [np.stack([next(rows) for _ in track.samples]) for track in clip.tracks]
-
-
-def _observe(service: Service, queues: dict[str, float], seconds: dict[str, float]) -> None:
-    for name, waited in queues.items():
-        service.metrics.queue_wait.labels(name).observe(waited)
-    for name, spent in seconds.items():
-        service.metrics.stage_duration.labels(name).observe(spent)
-
-
-def _decided(
-    clip: PreparedClip,
-    scores: list[TrackScores],
-    model: Served,
-    query: DetectQuery,
-    seconds: dict[str, float],
-) -> Answer:
-    timing = {name: spent * 1000 for name, spent in seconds.items() if name in Timing.model_fields}
-    return decide(
-        clip, scores, model.bundle, explain=query.explain, timeline=query.timeline, timing_ms=timing
-    )
 
 
 def _checked(request: Request, query: DetectQuery, most_faces: int) -> int:
@@ -187,13 +139,21 @@ def _checked(request: Request, query: DetectQuery, most_faces: int) -> int:
     return query.max_faces or most_faces
 
 
-def _patience(request: Request, most: float) -> float:
-    """Seconds until the deadline; says so in the answer when they are the client's preference."""
-    wanted = preferred_wait(request.headers.getlist("prefer"))
-    if wanted is None or wanted > most:
-        return most
-    request.state.headers["Preference-Applied"] = f"wait={wanted}"
-    return float(wanted)
+def _patience(request: Request, query: DetectQuery, most: float) -> tuple[float, bool]:
+    """Seconds until the deadline, and whether the client has set it; what it prefers and gets is told.
+
+    Of a preference and the parameter `deadline_ms` the shorter one counts.
+    """
+    preferred = preferred_wait(request.headers.getlist("prefer"))
+    asked = [float(preferred)] if preferred is not None else []
+    if query.deadline_ms is not None:
+        asked.append(query.deadline_ms / 1000)
+    wanted = min(asked, default=most)
+    if not asked or wanted > most:
+        return most, False
+    if preferred is not None and wanted == preferred:
+        request.state.headers["Preference-Applied"] = f"wait={preferred}"
+    return wanted, True
 
 
 def preferred_wait(prefer: list[str]) -> int | None:

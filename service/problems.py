@@ -285,10 +285,15 @@ def problem_response(
     name: str, detail: str, *, request_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The response for one problem; `name` is a key of PROBLEMS."""
-    kind = PROBLEMS[name]
-    body = Problem(type=uri(name), title=kind.title, status=kind.status, detail=detail, request_id=request_id)
+    body = problem_body(name, detail, request_id=request_id)
     content: dict[str, Any] = body.model_dump(exclude_none=True)
-    return JSONResponse(content, status_code=kind.status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return JSONResponse(content, status_code=body.status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def problem_body(name: str, detail: str, *, request_id: str | None = None) -> Problem:
+    """The body of the response for one problem; `name` is a key of PROBLEMS."""
+    kind = PROBLEMS[name]
+    return Problem(type=uri(name), title=kind.title, status=kind.status, detail=detail, request_id=request_id)
 
 
 def uri(name: str) -> str:

@@ -9,11 +9,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
-from pipeline.prepared import PreparedClip
+from pipeline.prepared import Outline
+from pipeline.runtime import usable_cores
 from service.batcher import Expired
-from service.child import Child, Crashed, DecoderConfig, Job, NotAtWork, Reason
+from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
+from service.job import Job, Listener, Told
 
 COMMAND = (sys.executable, "-m", "service.decoder")
 LONGEST_PAUSE_S = 30.0
@@ -46,6 +49,7 @@ class DecoderPool:
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._failed_starts = 0
+        self._at_work = 0
 
     @property
     def alive(self) -> int:
@@ -77,21 +81,34 @@ class DecoderPool:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
-    async def prepare(self, job: Job, *, deadline: float) -> tuple[PreparedClip, float]:
-        """The prepared clip, and the seconds that it waited for a free child.
+    async def prepare(
+        self, job: Job, listener: Listener, *, deadline: float, look_until: float | None = None
+    ) -> tuple[Outline, float]:
+        """The clip as it was seen in the end, and the seconds that it waited for a free child.
 
-        Raises MediaError for what is wrong with the clip, also when it crashes its decoder, and
-        Expired when it is not done by `deadline` (in the event loop's time) or takes too long.
+        listener: is told what was cut as soon as it was; while it is busy the child waits. look_until: when
+        looking has to end, deadline: when all has, in the event loop's time. The decoder gets as many
+        threads as there are cores for each child at work. Raises MediaError for what is wrong with the
+        clip, also when it crashes its decoder, Expired when it is not done by `deadline` or takes too
+        long, and what the listener raises.
         """
         loop = asyncio.get_running_loop()
         submitted = loop.time()
         while True:
             child = await self._next_idle(deadline)
-            waited = loop.time() - submitted
+            now = loop.time()
+            self._at_work += 1
             try:
-                return await self._decode(child, job, deadline), waited
+                given = replace(
+                    job,
+                    budget_s=None if look_until is None else max(0.0, look_until - now),
+                    threads=max(1, usable_cores() // self._at_work),
+                )
+                return await self._decode(child, given, listener, deadline), now - submitted
             except NotAtWork:
                 child.kill("crash")
+            finally:
+                self._at_work -= 1
 
     async def _next_idle(self, deadline: float) -> Child:
         try:
@@ -102,13 +119,25 @@ class DecoderPool:
         except TimeoutError as e:
             raise Expired("no decoder became free in time") from e
 
-    async def _decode(self, child: Child, job: Job, deadline: float) -> PreparedClip:
-        limit = asyncio.get_running_loop().time() + self._decode_timeout_s
+    async def _decode(self, child: Child, job: Job, listener: Listener, deadline: float) -> Outline:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + self._decode_timeout_s
+
+        async def told(what: Told) -> None:
+            """Time in which a child waits for its listener is not its own."""
+            nonlocal limit
+            before = loop.time()
+            await listener(what)
+            limit += loop.time() - before
+            patience.reschedule(min(limit, deadline))
+
         try:
-            async with asyncio.timeout_at(min(limit, deadline)):
-                clip = await child.ask(job)
+            async with asyncio.timeout_at(min(limit, deadline)) as patience:
+                outline = await child.ask(job, told)
         except MediaError:
             self._give_back(child)
+            raise
+        except NotAtWork:
             raise
         except TimeoutError as e:
             child.kill("timeout")
@@ -119,11 +148,11 @@ class DecoderPool:
             log.warning("a decoder was lost", extra={"why": str(e)})
             child.kill(e.reason)
             raise UndecodableMedia("the decoder crashed on this clip") from e
-        except asyncio.CancelledError:
+        except BaseException:  # the request was cancelled, or its listener has failed
             child.kill("cancelled")
             raise
         self._give_back(child)
-        return clip
+        return outline
 
     def _give_back(self, child: Child) -> None:
         if child.clips >= self._clips:

@@ -136,12 +136,28 @@ def test_short_request_is_not_starved_by_a_long_one():
     assert batches[1] == [100, 1, 101, 2]
 
 
+def test_a_request_in_many_calls_takes_no_more_turns_than_one_in_a_single_call():
+    async def body(batcher, device):
+        tasks = [await occupied(batcher, device)]
+        owner = object()
+        calls = [batcher.submit([n, n + 1], deadline=soon(), owner=owner) for n in (100, 110, 120)]
+        tasks += [asyncio.create_task(call) for call in calls]
+        await settle()
+        tasks.append(submit(batcher, [1, 2]))
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+        assert not batcher._lanes
+
+    assert scenario(body).batches == [[0], [100, 1, 101, 2], [110, 111, 120, 121]]
+
+
 def test_queue_is_bounded_and_callers_wait_at_the_door():
     async def body(batcher, device):
         first = await occupied(batcher, device)
         a, b = submit(batcher, list(range(100, 110))), submit(batcher, [1])
         await settle()
-        inside = sum(len(call.waiting) for call in batcher._rotation)
+        inside = sum(len(call.waiting) for lane in batcher._lanes.values() for call in lane)
         assert inside == 3
         assert batcher.queued == 11
         device.gate.set()

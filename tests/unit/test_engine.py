@@ -38,7 +38,18 @@ def clip_of(*lengths):
         samples = rng.integers(0, 256, (n, 1, 32, 32, 3), dtype=np.uint8)
         times = np.arange(n, dtype=np.float32)
         boxes = np.array([[0, 0, 0, 9, 9]], np.float32)
-        tracks.append(PreparedTrack(len(tracks), samples, times, times, boxes, QUALITY, n, n))
+        tracks.append(
+            PreparedTrack(
+                track=len(tracks),
+                samples=samples,
+                start_s=times,
+                end_s=times,
+                boxes=boxes,
+                quality=QUALITY,
+                bursts=n,
+                frames_used=n,
+            )
+        )
     return PreparedClip(MEDIA, Coverage(1, 1, 4, False), tracks, len(tracks))
 
 

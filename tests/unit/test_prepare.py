@@ -115,7 +115,7 @@ def test_a_scene_cut_ends_a_track(tmp_path):
 
 def test_of_a_crowd_no_more_is_cut_than_may_be_kept(tmp_path, monkeypatch):
     cuts = []
-    monkeypatch.setattr("pipeline.prepare.cut", lambda *a: cuts.append(1) or cut(*a))
+    monkeypatch.setattr("pipeline.look.cut", lambda *a: cuts.append(1) or cut(*a))
     path = write_clip(tmp_path / "c.mp4", pattern(50))
     run(path, detector=Told(*([9 * k, 0, 9, 20 + k] for k in range(10))), max_faces=2)
     assert len(cuts) == 2 * SAMPLING.bursts

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
+from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutline
 
 numbers = st.floats(-1e6, 1e6)
 counts = st.integers(0, 10**9)
@@ -21,23 +21,22 @@ floats32 = st.floats(-1e6, 1e6, width=32)
 
 
 @st.composite
-def tracks(draw) -> PreparedTrack:
+def tracks(draw) -> TrackOutline:
     t, k = draw(st.integers(0, 3)), draw(st.integers(0, 4))
-    f, s = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    return PreparedTrack(
+    return TrackOutline(
         track=draw(counts),
-        samples=draw(hnp.arrays(np.uint8, (t, f, s, s, 3))),
         start_s=draw(hnp.arrays(np.float32, t, elements=floats32)),
         end_s=draw(hnp.arrays(np.float32, t, elements=floats32)),
         boxes=draw(hnp.arrays(np.float32, (k, 5), elements=floats32)),
         quality=draw(qualities),
         bursts=draw(counts),
         frames_used=draw(counts),
+        cuts=tuple(draw(st.lists(st.tuples(counts, counts), max_size=3))),
     )
 
 
 clips = st.builds(
-    PreparedClip,
+    Outline,
     facts,
     coverages,
     st.lists(tracks(), max_size=3),
@@ -49,7 +48,7 @@ clips = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(clips)
 def test_round_trip(clip):
-    back = PreparedClip.from_bytes(clip.to_bytes())
+    back = Outline.from_bytes(clip.to_bytes())
     assert (back.media, back.coverage, back.faces_seen, back.timing_ms) == (
         clip.media,
         clip.coverage,
@@ -59,7 +58,8 @@ def test_round_trip(clip):
     assert len(back.tracks) == len(clip.tracks)
     for a, b in zip(clip.tracks, back.tracks, strict=True):
         assert (a.track, a.quality, a.frames_used) == (b.track, b.quality, b.frames_used)
-        for name in ("samples", "start_s", "end_s", "boxes"):
+        assert a.cuts == b.cuts
+        for name in ("start_s", "end_s", "boxes"):
             before, after = getattr(a, name), getattr(b, name)
             assert before.dtype == after.dtype
             assert before.shape == after.shape
@@ -67,19 +67,28 @@ def test_round_trip(clip):
     assert back.to_bytes() == clip.to_bytes()
 
 
-def example(samples: int = 2) -> PreparedClip:
-    track = PreparedTrack(
-        0,
-        np.zeros((samples, 1, 4, 4, 3), np.uint8),
-        np.zeros(samples, np.float32),
-        np.ones(samples, np.float32),
-        np.zeros((1, 5), np.float32),
-        Quality(64, 100, 0.5, 0.1, 0.9),
-        2,
-        8,
+def example() -> Outline:
+    track = TrackOutline(
+        track=0,
+        start_s=np.zeros(2, np.float32),
+        end_s=np.ones(2, np.float32),
+        boxes=np.zeros((1, 5), np.float32),
+        quality=Quality(64, 100, 0.5, 0.1, 0.9),
+        bursts=2,
+        frames_used=8,
+        cuts=((0, 0), (3, 1)),
     )
     media = MediaFacts("0" * 64, 1, "mp4", "h264", 64, 64, 1.0, 25.0, 25, 8)
-    return PreparedClip(media, Coverage(1.0, 1.0, 2, False), [track])
+    return Outline(media, Coverage(1.0, 1.0, 2, False), [track], 1)
+
+
+def test_samples_are_put_where_they_were_cut():
+    cuts = {
+        (look, k): np.full((1, 1, 2, 2, 3), 10 * look + k, np.uint8) for look in range(4) for k in range(2)
+    }
+    clip = example().filled(cuts)
+    assert clip.tracks[0].samples[:, 0, 0, 0, 0].tolist() == [0, 31]
+    assert (clip.media, clip.faces_seen, clip.tracks[0].bursts) == (example().media, 1, 2)
 
 
 @given(st.data())
@@ -87,7 +96,7 @@ def test_what_is_cut_short_is_refused(data):
     whole = example().to_bytes()
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     with pytest.raises((ValueError, KeyError)):
-        PreparedClip.from_bytes(cut)
+        Outline.from_bytes(cut)
 
 
 @pytest.mark.parametrize("missing", ["media", "coverage", "tracks", "faces_seen", "timing_ms"])
@@ -98,7 +107,7 @@ def test_a_header_without_a_part_is_refused(missing):
     del header[missing]
     head = json.dumps(header).encode()
     with pytest.raises(KeyError, match=missing):
-        PreparedClip.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])
+        Outline.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])
 
 
 def test_a_header_of_another_version_is_refused():
@@ -108,4 +117,4 @@ def test_a_header_of_another_version_is_refused():
     header["media"]["bit_rate"] = 1
     head = json.dumps(header).encode()
     with pytest.raises(ValueError, match="malformed"):
-        PreparedClip.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])
+        Outline.from_bytes(struct.pack("<I", len(head)) + head + whole[4 + size :])

@@ -45,7 +45,16 @@ def track(number=0, bursts=3, quality=good, grid=2) -> PreparedTrack:
     starts = np.repeat(np.arange(bursts, dtype=np.float32), grid * grid)
     boxes = np.array([[t, 10, 20, 200, 220] for t in range(bursts)], np.float32)
     samples = np.zeros((n, 4, 64, 64, 3), np.uint8)
-    return PreparedTrack(number, samples, starts, starts + 0.12, boxes, quality, bursts, bursts * 4)
+    return PreparedTrack(
+        track=number,
+        samples=samples,
+        start_s=starts,
+        end_s=starts + 0.12,
+        boxes=boxes,
+        quality=quality,
+        bursts=bursts,
+        frames_used=bursts * 4,
+    )
 
 
 def clip(*tracks, truncated=False, bursts=3, seen=None) -> PreparedClip:

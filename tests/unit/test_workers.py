@@ -13,33 +13,39 @@ from pipeline.bundle import open_bundle
 from pipeline.errors import FaceModelError, NoVideoStream, UndecodableMedia, UnsupportedMedia
 from pipeline.media import Limits
 from service.batcher import Expired
-from service.child import DecoderConfig, Job
+from service.child import DecoderConfig
+from service.job import Job
 from service.workers import DecoderPool
 from tests.bundles import tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
+NONSENSE = ("shape", "crowd", "long", "twice", "endless", "other", "fewer")
+"""What no decoder should send: samples of another shape, of more faces or more of them than asked for; a look
+twice, more looks than planned; an outline of cuts that were not sent, or of another number of samples."""
 
 MISBEHAVING = '''
 """The real decoder process around clips that say what they do to it."""
-import ctypes, os, sys, time
-from dataclasses import asdict
+import ctypes, inspect, os, sys, time
+from pathlib import Path
 import numpy as np
 from pipeline.errors import NoVideoStream
-from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
-import inspect
+from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutline
 import service.decoder as decoder
 
-def clip(shape):
-    steps = shape[0]
+def outline(steps, cuts=((0, 0),)):
     facts = MediaFacts("0" * 64, 1, "mp4", "h264", 64, 64, 1.0, 25.0, 4, 4)
     coverage = {n: 1 for n in inspect.signature(Coverage).parameters} | {"truncated": False, "why": None}
-    track = {n: 1 for n in inspect.signature(PreparedTrack).parameters} | {
-        "samples": np.full(shape, 7, np.uint8), "start_s": np.zeros(steps, np.float32),
+    track = {n: 1 for n in inspect.signature(TrackOutline).parameters} | {
+        "start_s": np.zeros(steps, np.float32), "cuts": cuts,
         "end_s": np.ones(steps, np.float32), "boxes": np.ones((1, 5), np.float32),
         "quality": Quality(64.0, 100.0, 120.0, 0.0, 0.9)}
-    return PreparedClip(facts, Coverage(**coverage), [PreparedTrack(**track)], 1, {})
+    return Outline(facts, Coverage(**coverage), [TrackOutline(**track)], 1, {})
 
-def prepare(path, **_):
+def look_at(job, detector, limits, answers):
+    path = Path(job["path"])
+    def look(number, side=32, faces=1, count=2):
+        samples = np.full((faces, count, 1, side, side, 3), 7 + number, np.uint8)
+        decoder._send(answers, decoder.LOOKED, decoder.LOOK.pack(number, *samples.shape), samples)
     word = path.read_text()
     if word == "crash": os.kill(os.getpid(), 11)
     if word == "hang":
@@ -53,11 +59,23 @@ def prepare(path, **_):
     if word == "privileges": raise NoVideoStream(str(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0)))
     if word == "pid": raise NoVideoStream(str(os.getpid()))
     if word == "print": print("P" * 100, flush=True)
-    if word == "shape": return clip((4, 1, 8, 8, 3))
-    if word == "long": return clip((4000, 1, 32, 32, 3))
-    return clip((4, 1, 32, 32, 3))
+    if word == "shape": look(0, side=8)
+    if word == "crowd": look(0, faces=5)
+    if word == "long": look(0, count=4000)
+    if word == "twice": look(0); look(0)
+    if word == "endless":
+        for k in range(1000): look(k)
+    look(0)
+    if word == "silent": time.sleep(30)
+    if word == "other": return outline(2, cuts=((1, 0),))
+    if word == "fewer": return outline(3)
+    if word == "told":
+        decoder._send(answers, decoder.OUTLINED, outline(2).to_bytes())
+        look(1)
+        return outline(4, cuts=((0, 0), (1, 0)))
+    return outline(2)
 
-decoder.prepare = prepare
+decoder.look_at = look_at
 sys.exit(decoder.main())
 '''
 
@@ -114,9 +132,15 @@ def ask(tmp_path, manifest):
         path = tmp_path / f"clip-{next(numbers)}"
         path.write_text(word, encoding="utf-8")
         deadline = asyncio.get_running_loop().time() + seconds
-        clip, waited = await pool.prepare(Job(path, manifest, 4), deadline=deadline)
+        heard = []
+
+        async def listener(told):
+            heard.append(told)
+
+        job = Job(path, manifest, 4, "0" * 64)
+        outline, waited = await pool.prepare(job, listener, deadline=deadline)
         assert waited >= 0
-        return clip
+        return outline, heard
 
     return give
 
@@ -136,26 +160,68 @@ def test_hostile_clips_cost_only_themselves(tmp_path, ask):
             ("bloat", UndecodableMedia, "memory"),
             ("fail", UndecodableMedia, "fails"),
             ("sound", NoVideoStream, "no video stream"),
-            ("shape", UndecodableMedia, "crashed"),
-            ("long", UndecodableMedia, "crashed"),
+            *((nonsense, UndecodableMedia, "crashed") for nonsense in NONSENSE),
             ("write", UndecodableMedia, "fails"),
         ]:
             with pytest.raises(error, match=says):
                 await ask(pool, word)
-            clip = await ask(pool, "good")
-            np.testing.assert_array_equal(clip.tracks[0].samples, np.full((4, 1, 32, 32, 3), 7))
-        assert (await ask(pool, "print")).faces_seen == 1
+            outline, [looked] = await ask(pool, "good")
+            assert outline.tracks[0].cuts == ((looked.number, 0),)
+            np.testing.assert_array_equal(looked.samples, np.full((1, 2, 1, 32, 32, 3), 7))
+        assert (await ask(pool, "print"))[0].faces_seen == 1
 
     restarts = run(tmp_path, body)
-    assert restarts == ["crash", "failure", "protocol", "protocol", "failure"]
+    assert restarts == ["crash", "failure", *["protocol"] * len(NONSENSE), "failure"]
     assert not [p for p in tmp_path.glob("*.out") if p.stat().st_size]
+
+
+def test_what_was_cut_is_told_before_the_clip_has_ended(tmp_path, ask):
+    async def body(pool):
+        outline, heard = await ask(pool, "told")
+        assert [type(told).__name__ for told in heard] == ["Looked", "Outline", "Looked"]
+        assert [heard[0].number, heard[2].number] == [0, 1]
+        assert heard[1].tracks[0].cuts == ((0, 0),)
+        assert outline.tracks[0].cuts == ((0, 0), (1, 0))
+
+    run(tmp_path, body)
+
+
+def test_a_decoder_is_not_blamed_for_the_time_that_it_is_kept_waiting(tmp_path, manifest):
+    path = tmp_path / "clip"
+    path.write_text("told", encoding="utf-8")
+
+    async def slow(_told):
+        await asyncio.sleep(0.4)
+
+    async def body(pool):
+        deadline = asyncio.get_running_loop().time() + 50
+        outline, _ = await pool.prepare(Job(path, manifest, 4, "0" * 64), slow, deadline=deadline)
+        assert outline.faces_seen == 1
+
+    run(tmp_path, body, decode_timeout_s=0.5)
+
+
+def test_a_listener_that_fails_ends_the_decoder_with_its_own_error(tmp_path, ask, manifest):
+    path = tmp_path / "clip"
+    path.write_text("silent", encoding="utf-8")
+
+    async def failing(_told):
+        raise LookupError("nobody listens")
+
+    async def body(pool):
+        deadline = asyncio.get_running_loop().time() + 50
+        with pytest.raises(LookupError, match="nobody listens"):
+            await pool.prepare(Job(path, manifest, 4, "0" * 64), failing, deadline=deadline)
+        assert (await ask(pool, "good"))[0].faces_seen == 1
+
+    assert run(tmp_path, body)[:1] == ["cancelled"]
 
 
 def test_hanging_clip_is_killed_and_the_place_filled(tmp_path, ask):
     async def body(pool):
         with pytest.raises(Expired, match=r"longer than 0\.5 s"):
             await ask(pool, "hang")
-        assert (await ask(pool, "good")).faces_seen == 1
+        assert (await ask(pool, "good"))[0].faces_seen == 1
         with pytest.raises(Expired, match="deadline passed"):
             await ask(pool, "hang", seconds=0.2)
 
@@ -171,7 +237,12 @@ def test_crash_leaves_the_other_clip_alone(tmp_path, ask):
             ask(pool, "good"),
             return_exceptions=True,
         )
-        assert [getattr(r, "faces_seen", type(r)) for r in results] == [1, UndecodableMedia, 1, 1]
+        assert [r[0].faces_seen if isinstance(r, tuple) else type(r) for r in results] == [
+            1,
+            UndecodableMedia,
+            1,
+            1,
+        ]
 
     run(tmp_path, body, size=2)
 
@@ -183,7 +254,7 @@ def test_client_that_leaves_frees_its_decoder(tmp_path, ask):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (await ask(pool, "good")).faces_seen == 1
+        assert (await ask(pool, "good"))[0].faces_seen == 1
 
     assert run(tmp_path, body) == ["cancelled"]
 
@@ -211,7 +282,7 @@ def test_child_is_replaced_after_its_clips(tmp_path, ask):
 def test_child_that_died_while_idle_costs_no_clip(tmp_path, ask):
     async def body(pool):
         os.kill(int(await said(pool, ask, "pid")), signal.SIGKILL)
-        assert (await ask(pool, "good")).faces_seen == 1
+        assert (await ask(pool, "good"))[0].faces_seen == 1
 
     assert run(tmp_path, body) == ["crash"]
 

@@ -1,0 +1,91 @@
+"""Features of one request's samples, which are encoded while the clip is still being looked at."""
+
+import asyncio
+
+import numpy as np
+
+from pipeline.frames import F32, U8
+from pipeline.prepared import Cut, Outline
+from service.batcher import Batcher, Expired
+from service.job import Looked
+
+MOST_WAITING = 256
+"""Samples of one request that wait for the encoder at most; then its decoder waits too."""
+
+
+class Encoding:
+    """Hands the samples of each look to the encoder at once, and keeps the features alone.
+
+    deadline: in the event loop's time, when what has not been encoded is given up.
+    """
+
+    def __init__(self, encoder: Batcher[U8, F32], *, deadline: float) -> None:
+        self._encoder, self._deadline = encoder, deadline
+        self._owner = object()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._features: dict[Cut, list[F32]] = {}
+        self._waiting = 0
+        self.queued_s = 0.0
+        """The longest time that the samples of one look waited before the encoder took the first."""
+        self.busy_s = 0.0
+        """Time between the first of any and the last of all, less that wait."""
+        self._begun: float | None = None
+
+    async def add(self, looked: Looked) -> None:
+        """Encode the samples of a look; returns when there is room for another one. Raises what a look
+        that was added before has failed with."""
+        count = looked.samples.shape[0] * looked.samples.shape[1]
+        self._begun = self._begun or asyncio.get_running_loop().time()
+        self._waiting += count
+        self._tasks.add(asyncio.create_task(self._encode(looked, count)))
+        while self._waiting > MOST_WAITING:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+
+    async def finish(self) -> None:
+        """Wait for all that was added. Raises Expired, ItemFailed or BatcherDead."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._collect()
+        if self._begun is not None:
+            passed = asyncio.get_running_loop().time() - self._begun
+            self.busy_s = max(0.0, passed - self.queued_s)
+
+    async def until(self, outline: Outline) -> None:
+        """Wait until all that an outline names is encoded, or can not be any more."""
+        while self._tasks and not self.holds(outline):
+            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
+
+    def holds(self, outline: Outline) -> bool:
+        """Whether all that an outline names is encoded."""
+        return all(cut in self._features for t in outline.tracks for cut in t.cuts)
+
+    def sequences(self, outline: Outline) -> list[F32]:
+        """Features of each track, float32 [T, D]; all that the outline names must be encoded."""
+        return [np.stack([f for cut in t.cuts for f in self._features[cut]]) for t in outline.tracks]
+
+    async def stop(self) -> None:
+        """Give up what is not encoded yet."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _encode(self, looked: Looked, count: int) -> None:
+        faces, each = looked.samples.shape[:2]
+        samples = [sample for face in looked.samples for sample in face]
+        try:
+            outcome = await self._encoder.submit(samples, deadline=self._deadline, owner=self._owner)
+        finally:
+            self._waiting -= count
+        self.queued_s = max(self.queued_s, outcome.queued_s)
+        for k in range(faces):
+            self._features[looked.number, k] = outcome.results[k * each : (k + 1) * each]
+
+    def _collect(self) -> None:
+        """Forget the tasks that are done; raise the error of one that failed."""
+        done = {task for task in self._tasks if task.done()}
+        self._tasks -= done
+        errors = [e for task in done if (e := task.exception()) is not None]
+        for error in sorted(errors, key=lambda e: isinstance(e, Expired)):
+            raise error

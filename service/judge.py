@@ -1,0 +1,195 @@
+"""A clip's way from a private file to its answer: look, encode while looking, score, decide."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from pipeline.answer import Answer, Timing
+from pipeline.prepared import Outline
+from pipeline.verdict import MIN_LOOKS, decide
+from service.batcher import BatcherDead, Expired
+from service.encoding import Encoding
+from service.job import Job, Looked, Told
+from service.models import Served
+from service.problems import DeadlineExceeded, Unavailable
+from service.state import Service
+from service.upload import Upload
+
+LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
+"""Shares of a client's patience that are kept for what follows looking, at least and at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a clip.
+
+    begun, deadline: in the event loop's time. partial: answer by the deadline from what was seen until then,
+    if that is enough, rather than not at all.
+    """
+
+    model: Served
+    max_faces: int
+    explain: bool
+    timeline: bool
+    begun: float
+    deadline: float
+    partial: bool
+
+
+class Judge:
+    """Answers one question about one clip.
+
+    watch: called with every outline of what was seen so far; judged: with the answer that it would lead to,
+    when one is at hand. Both only where they are given.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        upload: Upload,
+        question: Question,
+        *,
+        watch: Callable[[Outline], None] | None = None,
+        judged: Callable[[Answer], None] | None = None,
+    ) -> None:
+        self._service, self._upload, self._question = service, upload, question
+        self._watch, self._judged = watch, judged
+        self._times = _Times.of(question)
+        self._encoding = Encoding(question.model.encoder, deadline=self._times.score_at)
+        self._outlines: list[Outline] = []
+        self._running: asyncio.Task[None] | None = None
+        self._waited = 0.0
+
+    async def answer(self) -> Answer:
+        """Raises MediaError, DeadlineExceeded or Unavailable."""
+        try:
+            async with self._stopping():
+                return await self._answer()
+        except Expired as e:
+            raise DeadlineExceeded(str(e)) from e
+        except BatcherDead as e:
+            raise Unavailable("the server has lost its model", problem="not-ready", retry_after_s=5.0) from e
+
+    @contextlib.asynccontextmanager
+    async def _stopping(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
+            await self._encoding.stop()
+
+    async def _answer(self) -> Answer:
+        loop, question = asyncio.get_running_loop(), self._question
+        outline = await self._seen()
+        scored_at = loop.time()
+        scored = await question.model.temporal.submit(
+            self._encoding.sequences(outline), deadline=question.deadline
+        )
+        ended = loop.time()
+        queues = {"decoder": self._waited, "encoder": self._encoding.queued_s, "temporal": scored.queued_s}
+        seconds = {
+            "queue": sum(queues.values()),
+            **{name: ms / 1000 for name, ms in outline.timing_ms.items()},
+            "encode": self._encoding.busy_s,
+            "temporal": ended - scored_at - scored.queued_s,
+            "total": ended - question.begun,
+        }
+        _observe(self._service, queues, seconds)
+        timing = {name: spent * 1000 for name, spent in seconds.items() if name in Timing.model_fields}
+        answer = decide(
+            outline,
+            scored.results,
+            question.model.bundle,
+            explain=question.explain,
+            timeline=question.timeline,
+            timing_ms=timing,
+        )
+        if outline.coverage.expired and answer.verdict == "not_applicable":
+            raise Expired("no face that can be judged was seen before the deadline")
+        return answer
+
+    async def _seen(self) -> Outline:
+        """The clip as far as it was looked at and encoded in time."""
+        question = self._question
+        job = Job(
+            self._upload.path,
+            question.model.bundle.manifest,
+            question.max_faces,
+            self._upload.sha256.hex(),
+            outlines=question.partial or self._watch is not None,
+        )
+        try:
+            outline, self._waited = await self._service.pool.prepare(
+                job, self._told, deadline=self._times.kill_at, look_until=self._times.look_until
+            )
+            self._outlines.append(outline)
+        except Expired:
+            if not question.partial or not self._outlines:
+                raise
+        try:
+            await self._encoding.finish()
+        except Expired:
+            if not question.partial:
+                raise
+        return self._fullest()
+
+    def _fullest(self) -> Outline:
+        """The last outline of which all is encoded."""
+        for outline in reversed(self._outlines):
+            if self._encoding.holds(outline):
+                if outline.coverage.expired and outline.coverage.bursts < MIN_LOOKS:
+                    break
+                return outline
+        raise Expired("the deadline came before enough of the clip had been looked at")
+
+    async def _told(self, told: Told) -> None:
+        if isinstance(told, Looked):
+            await self._encoding.add(told)
+            return
+        self._outlines.append(told)
+        if self._watch is not None:
+            self._watch(told)
+        if self._judged is not None and (self._running is None or self._running.done()):
+            self._running = asyncio.create_task(self._judge_so_far(told, self._judged))
+
+    async def _judge_so_far(self, outline: Outline, judged: Callable[[Answer], None]) -> None:
+        """What the answer would be by now. When it fails, so does the request itself, which tells of it."""
+        question = self._question
+        await self._encoding.until(outline)
+        if not self._encoding.holds(outline) or not outline.tracks:
+            return
+        with contextlib.suppress(Expired, BatcherDead):
+            scored = await question.model.temporal.submit(
+                self._encoding.sequences(outline), deadline=question.deadline
+            )
+            judged(decide(outline, scored.results, question.model.bundle, timeline=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """When looking should end, when it is ended, and until when samples are encoded."""
+
+    look_until: float | None
+    kill_at: float
+    score_at: float
+
+    @classmethod
+    def of(cls, question: Question) -> "_Times":
+        if not question.partial:
+            return cls(None, question.deadline, question.deadline)
+        patience = question.deadline - question.begun
+        encoder = question.model.encoder
+        behind = encoder.queued / encoder.rate if encoder.rate else 0.0
+        reserve = min(MOST_RESERVE * patience, LEAST_RESERVE * patience + behind)
+        end = question.deadline
+        return cls(end - reserve, end - reserve / 2, end - reserve / 4)
+
+
+def _observe(service: Service, queues: dict[str, float], seconds: dict[str, float]) -> None:
+    for name, waited in queues.items():
+        service.metrics.queue_wait.labels(name).observe(waited)
+    for name, spent in seconds.items():
+        service.metrics.stage_duration.labels(name).observe(spent)

@@ -26,6 +26,7 @@ class Engine:
     provider: `cpu`; `prefer` takes CUDA where it works; `require` fails without it. The provider is
     read back from both live sessions, never assumed, and no run moves to another one. threads: 0 for the
     cores this process may use. gpu_memory_bytes: what each graph may take on a CUDA device at most.
+    tf32: let CUDA round what it multiplies to 10 bits, which is faster and changes answers.
     Raises BundleCorrupt when a graph does not have the bundle's signature, BundleError when CUDA is
     required and absent.
     """
@@ -37,11 +38,12 @@ class Engine:
         provider: Provider = "cpu",
         threads: int = 0,
         gpu_memory_bytes: int | None = None,
+        tf32: bool = False,
     ) -> None:
         self.bundle = bundle
         self.threads = threads or usable_cores()
         graphs = [str(bundle.encoder), str(bundle.temporal)]
-        wanted = providers(provider, gpu_memory_bytes)
+        wanted = _providers(provider, cuda_options(gpu_memory_bytes, tf32=tf32))
         sessions = [_session(g, wanted, self.threads) for g in graphs]
         live = {str(s.get_providers()[0]) for s in sessions}
         if provider == "require" and live != {CUDA}:
@@ -112,12 +114,12 @@ def score(engine: Engine, clip: PreparedClip, timing_ms: dict[str, float] | None
     return scores
 
 
-def providers(policy: Provider, gpu_memory_bytes: int | None = None) -> list[Any]:
+def _providers(policy: Provider, options: dict[str, str]) -> list[Any]:
     """What a session is asked to run on, the first first, in the words of ONNX Runtime."""
     if policy == "cpu" or CUDA not in ort.get_available_providers():
         return [CPU]
     ort.preload_dlls()
-    return [(CUDA, cuda_options(gpu_memory_bytes)), CPU]
+    return [(CUDA, options), CPU]
 
 
 def _session(path: str, wanted: list[Any], threads: int) -> Any:

@@ -4,6 +4,7 @@ Memory of a GPU provider grows with every new shape that it meets, and the first
 slow; so there is a ladder of shapes, a batch is padded up to the next rung, and padding is cut off.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -17,16 +18,34 @@ from pipeline.verdict import TrackScores
 MAX_SEQUENCES = 4
 """Sequences in one temporal batch: enough to share weights, few enough that padding stays cheap."""
 
+SAMPLE_PADDING = 1 / 8
+"""Share of an encoder batch that is padding at most. A padded sample costs what a real one does."""
+
+SEQUENCE_PADDING = 1 / 4
+"""The same of the sequences of a temporal batch. They share the reading of weights: on a CPU the fourth adds
+8% to what three cost an LSTM of 2048."""
+
+STEP_PADDING = 1 / 3
+"""The same of the steps of its longest sequence. Each rung has to be warmed with each number of sequences,
+which takes an LSTM of 2048 on a CPU 17 ms a step, so that these are fewer."""
+
 SHORTEST_RUNG = 8
-"""Steps of the lowest rung of sequence lengths."""
+"""Steps of the lowest rung of sequence lengths at least."""
 
 
-def ladder(top: int, *, bottom: int = 1) -> tuple[int, ...]:
-    """Rungs from `bottom`, doubling, up to and including `top`."""
-    rungs = [min(bottom, top)]
-    while rungs[-1] < top:
-        rungs.append(min(rungs[-1] * 2, top))
-    return tuple(rungs)
+def ladder(top: int, *, padding: float, bottom: int = 1, whole: int = 1) -> tuple[int, ...]:
+    """Rungs from `bottom` up to and including `top`, as few as `padding` allows.
+
+    padding: share of a rung, above the lowest, that is empty at most. whole: unless it is 1, its
+    multiples are rungs too.
+    """
+    rungs = [top]
+    while rungs[-1] > bottom:
+        below = math.ceil(rungs[-1] * (1 - padding)) - 1
+        if whole > 1:
+            below = max(below, (rungs[-1] - 1) // whole * whole)
+        rungs.append(max(below, bottom))
+    return tuple(reversed(rungs))
 
 
 def rung(count: int, rungs: Sequence[int]) -> int:
@@ -44,30 +63,38 @@ def longest_sequence(manifest: Manifest) -> int:
     return sampling.bursts * per_burst
 
 
+def step_rungs(manifest: Manifest) -> tuple[int, ...]:
+    """Steps that sequences are padded to. Native bursts give all their samples or none: no rung parts one."""
+    burst = manifest.crop.samples_per_burst
+    shortest = -(-SHORTEST_RUNG // burst)
+    bursts = ladder(longest_sequence(manifest) // burst, padding=STEP_PADDING, bottom=shortest)
+    return tuple(burst * n for n in bursts)
+
+
 class EncoderGraph:
     """Samples uint8 [F, S, S, 3] to features float32 [D], each row independent of its company."""
 
     def __init__(self, engine: Engine, manifest: Manifest, *, max_batch: int) -> None:
         crop = manifest.crop
         self._engine = engine
-        self._sample = (crop.frames, crop.side, crop.side, 3)
-        self.rungs = ladder(max_batch)
+        self.shape = (crop.frames, crop.side, crop.side, 3)
+        self.rungs = ladder(max_batch, padding=SAMPLE_PADDING, whole=crop.samples_per_burst)
 
     def run(self, samples: list[U8]) -> list[F32]:
         """Features of each sample."""
-        batch = np.zeros((rung(len(samples), self.rungs), *self._sample), np.uint8)
+        batch = np.zeros((rung(len(samples), self.rungs), *self.shape), np.uint8)
         for i, sample in enumerate(samples):
             batch[i] = sample
         return list(self._engine.encode(batch)[: len(samples)])
 
     def probe(self) -> None:
         """Run the smallest batch there is."""
-        self._engine.encode(np.zeros((self.rungs[0], *self._sample), np.uint8))
+        self._engine.encode(np.zeros((self.rungs[0], *self.shape), np.uint8))
 
     def warm(self) -> None:
         """Run every shape once, the largest first so that memory is taken once."""
         for size in reversed(self.rungs):
-            self._engine.encode(np.zeros((size, *self._sample), np.uint8))
+            self._engine.encode(np.zeros((size, *self.shape), np.uint8))
 
 
 class TemporalGraph:
@@ -76,8 +103,8 @@ class TemporalGraph:
     def __init__(self, engine: Engine, manifest: Manifest) -> None:
         self._engine = engine
         self._size = manifest.feature_size
-        self.rungs = ladder(MAX_SEQUENCES)
-        self.steps = ladder(longest_sequence(manifest), bottom=SHORTEST_RUNG)
+        self.rungs = ladder(MAX_SEQUENCES, padding=SEQUENCE_PADDING)
+        self.steps = step_rungs(manifest)
 
     def run(self, sequences: list[F32]) -> list[TrackScores]:
         """Scores of each sequence, cut to its length."""

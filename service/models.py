@@ -1,5 +1,7 @@
 """The bundles that are served, and what runs them."""
 
+import logging
+import time
 from dataclasses import dataclass
 
 from pipeline.bundle import Bundle, bundles, default_bundle, open_bundle
@@ -11,6 +13,8 @@ from service.batcher import Batcher
 from service.graphs import EncoderGraph, TemporalGraph
 from service.metrics import Metrics
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,39 @@ class Served:
 
 
 def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
-    """Open both graphs and run every shape once; the batchers are not started. Raises BundleError."""
-    engine = Engine(bundle, provider=settings.provider, threads=settings.threads)
-    encoder = EncoderGraph(engine, bundle.manifest, max_batch=settings.max_batch)
+    """Open both graphs and run every shape once; the batchers are not started.
+
+    Logs what the bundle runs on, since that decides its speed. Raises BundleError.
+    """
+    began = time.monotonic()
+    engine = Engine(
+        bundle,
+        provider=settings.provider,
+        threads=settings.threads,
+        gpu_memory_bytes=settings.gpu_memory_bytes,
+    )
+    max_batch = settings.max_batch or engine.best_batch
+    encoder = EncoderGraph(engine, bundle.manifest, max_batch=max_batch)
     temporal = TemporalGraph(engine, bundle.manifest)
+    opened = time.monotonic()
     try:
         encoder.warm()
         temporal.warm()
     except Exception as e:  # ONNX Runtime's errors share no public base class
         raise BundleCorrupt(f"{bundle.path}: a graph can not be run: {e}") from e
+    log.info(
+        "bundle loaded",
+        extra={
+            "bundle": bundle.manifest.id,
+            "digest": bundle.digest,
+            "precision": bundle.manifest.precision,
+            "provider": engine.provider,
+            "threads": engine.threads,
+            "max_batch": max_batch,
+            "open_s": round(opened - began, 3),
+            "warm_up_s": round(time.monotonic() - opened, 3),
+        },
+    )
     return Served(
         bundle,
         engine,
@@ -59,7 +87,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
             f"encoder {bundle.manifest.id}",
             encoder.run,
             encoder.probe,
-            max_batch=settings.max_batch,
+            max_batch=max_batch,
             max_queued=settings.max_queued_samples,
             stall_s=settings.request_timeout_s,
             on_batch=metrics.on_batch("encoder"),

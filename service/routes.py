@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from prometheus_client.exposition import choose_encoder
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.bundle import Bundle
 from service.problems import PROBLEMS, MalformedRequest, NotFound, Problem, Unavailable, in_markdown
@@ -31,6 +31,7 @@ class ModelSummary(BaseModel):
     trained: bool
     precision: str
     calibration: str | None
+    provider: str | None = Field(description="What ONNX Runtime runs it on; null while it is being loaded.")
 
 
 class ModelList(BaseModel):
@@ -52,7 +53,7 @@ async def list_models(request: Request) -> ModelList:
     """The bundles that are served."""
     service = _service(request)
     _no_parameters(request)
-    models = [ModelSummary(**_summary(b)) for b in service.bundles.by_id.values()]
+    models = [ModelSummary(**_summary(service, b)) for b in service.bundles.by_id.values()]
     return ModelList(default=service.bundles.default, models=models)
 
 
@@ -60,11 +61,12 @@ async def list_models(request: Request) -> ModelList:
 async def model_card(request: Request, name: str) -> ModelCard:
     """What a bundle was trained on, how well it was measured to do, and what it can not do."""
     _no_parameters(request)
-    bundle = _service(request).bundles.by_id.get(name)
+    service = _service(request)
+    bundle = service.bundles.by_id.get(name)
     if bundle is None:
         raise NotFound(f"no model {name[:64]!r}", problem="unknown-model")
     manifest = bundle.manifest.model_dump(mode="json")
-    return ModelCard(**_summary(bundle), card=bundle.card, manifest=manifest)
+    return ModelCard(**_summary(service, bundle), card=bundle.card, manifest=manifest)
 
 
 @router.get("/livez", tags=["health"], responses=_UNREADY)
@@ -139,12 +141,14 @@ def _no_parameters(request: Request) -> None:
         raise MalformedRequest(f"this route has no parameter {name[:40]!r}", problem="unknown-parameter")
 
 
-def _summary(bundle: Bundle) -> dict[str, Any]:
+def _summary(service: Service, bundle: Bundle) -> dict[str, Any]:
     m = bundle.manifest
+    served = service.models.get(m.id)
     return {
         "id": m.id,
         "digest": bundle.digest,
         "trained": m.trained,
         "precision": m.precision,
         "calibration": m.calibration.id,
+        "provider": served.engine.provider if served is not None else None,
     }

@@ -61,8 +61,18 @@ class Settings(BaseSettings):
         le=1024,
         description="Threads of one graph on the CPU; 0 takes the cores this process may use.",
     )
-    max_batch: int = Field(
-        default=64, ge=1, le=4096, description="Samples in one run of the encoder at most."
+    gpu_memory_bytes: int | None = Field(
+        default=None,
+        ge=64 * MIB,
+        description="Memory of a CUDA device that one graph may take; each bundle has two.",
+        json_schema_extra={"default_in_words": "no bound but the device's own"},
+    )
+    max_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Samples in one run of the encoder at most.",
+        json_schema_extra={"default_in_words": "16 on the CPU, 64 on CUDA, rounded up to whole bursts"},
     )
     max_queued_samples: int = Field(
         default=4096, ge=1, description="Samples waiting for the encoder at most; more are shed with 503."

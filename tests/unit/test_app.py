@@ -19,6 +19,7 @@ from pipeline.detect.registry import open_detector
 from pipeline.errors import BundleCorrupt, BundleMissing
 from pipeline.media import Limits
 from pipeline.prepare import prepare
+from pipeline.runtime import CPU
 from service import state
 from service.app import create_app
 from service.detect import preferred_wait
@@ -298,9 +299,10 @@ def test_request_id_that_is_not_sane_is_replaced(running, given):
 def test_models_and_their_cards(running):
     listed = running.ask("GET", "/v1/models").json()
     assert listed["default"] == "tiny"
-    assert [m["id"] for m in listed["models"]] == ["tiny"]
+    assert [(m["id"], m["provider"]) for m in listed["models"]] == [("tiny", CPU)]
     card = running.ask("GET", "/v1/models/tiny").json()
     assert card["card"].startswith("# tiny")
+    assert card["provider"] == CPU
     assert card["manifest"]["classes"] == ["real", "fake"]
     problem(running.ask("GET", "/v1/models/other"), 404, "unknown-model")
     problem(running.ask("GET", "/v1/models?all=1"), 400, "unknown-parameter")
@@ -321,6 +323,7 @@ def test_not_ready_while_it_loads(unloaded):
     assert "starting" in problem(response, 503, "not-ready")
     assert int(response.headers["retry-after"]) >= 1
     assert unloaded.ask("GET", "/livez").status_code == 200
+    assert unloaded.ask("GET", "/v1/models").json()["models"][0]["provider"] is None
     assert unloaded.ask("GET", "/v2/health/ready").status_code == 503
 
 
@@ -345,6 +348,7 @@ def test_draining_takes_nothing_on_and_stays_alive(unloaded):
     unloaded.service.drain()
     assert "shutting down" in problem(unloaded.ask("GET", "/readyz"), 503, "not-ready")
     assert unloaded.ask("GET", "/livez").status_code == 200
+    assert unloaded.ask("GET", "/v1/models").json()["models"][0]["provider"] is None
 
 
 def test_problem_texts_are_served(running):

@@ -353,7 +353,7 @@ def test_every_item_is_run_once_and_goes_to_its_caller(requests, max_batch, max_
 
 @given(top=st.integers(1, 5000), bottom=st.integers(1, 64), count=st.integers(1, 5000))
 def test_ladder_holds_every_count_up_to_its_top(top, bottom, count):
-    rungs = ladder(top, bottom=bottom)
+    rungs = ladder(top, padding=1 / 4, bottom=bottom)
     assert rungs[-1] == top
     assert list(rungs) == sorted(set(rungs))
     if count <= top:

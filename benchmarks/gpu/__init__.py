@@ -1,0 +1,1 @@
+"""What the two graphs of a bundle do on a CUDA device; `python -m benchmarks.gpu --help`."""

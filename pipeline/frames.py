@@ -15,8 +15,9 @@ F32 = NDArray[np.float32]
 class Frame:
     """One upright picture in planar YUV 4:2:0, 8 bit, limited range, as the decoder gave it.
 
-    y: uint8 [H, W]; u, v: uint8 [ceil(H / 2), ceil(W / 2)]; time_s: presentation time in seconds
-    from the first frame of the clip; index: position in presentation order, from 0.
+    y: uint8 [H, W]; u, v: uint8 [ceil(H / 2), ceil(W / 2)]; all three may be read-only and have gaps
+    between their rows. time_s: presentation time in seconds from the first frame of the clip; index:
+    position in presentation order, from 0.
     """
 
     y: U8

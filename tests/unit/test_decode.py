@@ -593,6 +593,40 @@ def test_names_that_libav_would_read_as_something_else(tmp_path):
         made = tmp_path / name
 
 
+KEPT = {
+    "a.mp4": "libx264",
+    "b.mp4": "libx265",
+    "a.webm": "libvpx-vp9",
+    "a.mkv": "libsvtav1",
+    "a.mpg": "mpeg2video",
+    "a.avi": "mpeg4",
+    "b.mkv": "ffv1",
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", KEPT)
+def test_frames_are_the_decoders_own_buffers_and_stay_as_they_are(tmp_path, name, threads):
+    path = write_clip(tmp_path / name, pattern(60), codec=KEPT[name])
+    kept, then = [], []
+    with open_clip(path, threads=threads) as clip:
+        count = len(clip.times_s)
+        for burst in clip.bursts([range(k, min(k + 4, count)) for k in range(0, count, 4)]):
+            kept += burst
+            then += [[p.tobytes() for p in (f.y, f.u, f.v)] for f in burst]
+    all_frames(path)
+    assert [[p.tobytes() for p in (f.y, f.u, f.v)] for f in kept] == then
+    assert len(kept) == 60
+    planes = [p for f in kept for p in (f.y, f.u, f.v)]
+    assert not any(p.flags.owndata or p.flags.writeable for p in planes)
+
+
+def test_a_frame_that_was_turned_is_a_copy(tmp_path):
+    frame = all_frames(rotated(tmp_path / "a.mp4", pattern(3), 90))[0]
+    assert frame.y.flags.c_contiguous
+    assert frame.y.flags.owndata
+
+
 def test_the_same_file_gives_the_same_frames_with_any_number_of_threads(tmp_path):
     path = write_clip(tmp_path / "a.mp4", pattern(40))
     results = []

@@ -67,7 +67,9 @@ class Clip:
         self._scan = _agreed(scan, probed) or self._timed(chain(probed, self._pictures))
         stamps = self._scan.stamps
         self._index = {stamp: k for k, stamp in enumerate(stamps)}
-        self._keys = [self._index[stamp] for stamp in self._scan.keys if stamp in self._index]
+        # Where frames are known by counting alone, nothing tells the number of one that was sought.
+        keys = self._scan.keys if self._scan.order == "stamped" else []
+        self._keys = [self._index[stamp] for stamp in keys if stamp in self._index]
         if self._scan.order == "unknown":
             self._start(None)
         else:

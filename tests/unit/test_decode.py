@@ -116,6 +116,8 @@ def test_bursts_are_the_planned_frames(tmp_path, spread):
         ("a.webm", "libvpx-vp9", {"g": "20"}),
         ("a.ts", "libx264", {"g": "20"}),
         ("a.mpg", "mpeg2video", {"g": "15"}),
+        ("a.avi", "mpeg4", {"g": "20"}),
+        ("b.avi", "mpeg4", {"g": "20", "bf": "2"}),
     ],
 )
 def test_seeking_changes_no_frame_and_saves_decoding(tmp_path, name, codec, options):

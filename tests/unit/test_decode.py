@@ -166,6 +166,83 @@ def test_only_what_the_plan_needs_is_decoded(tmp_path):
         assert clip.frames_decoded < 20
 
 
+# Files whose decoder leaves out pictures, with the options that make such pictures.
+SKIPPED = [
+    ("a.mp4", "libx264", {"g": "60", "x264-params": "b-pyramid=normal:bframes=3:b-adapt=0"}),
+    ("a.mkv", "libx264", {"g": "60", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}),
+    ("b.mp4", "libx264", {"g": "60", "flags": "+ildct+ilme", "x264-params": "tff=1:bframes=3:b-adapt=0"}),
+    ("a.ts", "libx264", {"g": "60", "x264-params": "bframes=3:b-adapt=0"}),
+    ("c.mp4", "libx265", {"g": "60", "x265-params": "log-level=none:bframes=4:b-adapt=0"}),
+    ("d.mp4", "mpeg4", {"g": "60", "bf": "2"}),
+    ("a.mpg", "mpeg2video", {"g": "60", "bf": "2"}),
+]
+ALL_MADE = [
+    ("a.webm", "libvpx-vp9", {"g": "60", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    ("b.webm", "libvpx", {"g": "60", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    ("b.mkv", "libsvtav1", {"g": "60"}),
+    ("a.avi", "mpeg4", {"g": "60", "bf": "2"}),
+    ("e.mp4", "libx265", {"g": "60", "x265-params": "log-level=none:bframes=4:b-adapt=0:temporal-layers=2"}),
+]
+SPARSE = [range(0, 3), range(17, 20), range(40, 43), range(75, 78), range(130, 133), range(147, 150)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "codec", "options"), SKIPPED + ALL_MADE)
+def test_what_nobody_needs_is_left_out_and_nothing_else_changes(
+    tmp_path, monkeypatch, name, codec, options, threads
+):
+    path = write_clip(tmp_path / name, pattern(150), codec=codec, options=options)
+    straight = {f.index: f for f in all_frames(path)}
+    assert len(straight) == 150
+    with open_clip(path, threads=threads) as clip:
+        bursts = list(clip.bursts(SPARSE))
+        made = clip.frames_decoded
+        assert clip.damage is None
+    assert [[f.index for f in burst] for burst in bursts] == [list(run) for run in SPARSE]
+    assert all(same(f, straight[f.index]) for burst in bursts for f in burst)
+    monkeypatch.setattr("pipeline.source.may_skip", lambda context: False)
+    with open_clip(path, threads=threads) as clip:
+        list(clip.bursts(SPARSE))
+        saved = clip.frames_decoded - made
+    assert saved > 25 if (name, codec, options) in SKIPPED else saved == 0
+
+
+def test_what_was_left_out_is_made_when_it_is_asked_for_later(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pattern(90), options=SKIPPED[0][2])
+    straight = {f.index: f for f in all_frames(path)}
+    with open_clip(path) as clip:
+        # A plan of which only a part is read, then others that ask for what lay close before or behind.
+        next(clip.bursts([range(10, 13), range(80, 83)]))
+        frames = [
+            f
+            for plan in ([range(13, 17)], [range(18, 22)], [range(5, 9)])
+            for b in clip.bursts(plan)
+            for f in b
+        ]
+        two = [clip.bursts([range(30, 32), range(34, 36)]), clip.bursts([range(32, 34), range(36, 38)])]
+        frames += [f for pair in zip(*two, strict=True) for burst in pair for f in burst]
+    assert [f.index for f in frames] == [*range(13, 17), *range(18, 22), *range(5, 9), *range(30, 38)]
+    assert all(same(f, straight[f.index]) for f in frames)
+
+
+def test_where_leaving_out_costs_a_frame_it_is_given_up(tmp_path, monkeypatch):
+    """As where a decoder takes one picture out of the packet of another."""
+    path = write_clip(tmp_path / "a.mp4", pattern(90), options={"g": "30"})
+    straight = {f.index: f for f in all_frames(path)}
+
+    def lossy(self, stamp):
+        pictures = list(whole(self, stamp)) if self.wanted is None else []
+        self.skipped = {0}
+        yield from pictures
+
+    whole = LibavSource._pass
+    with open_clip(path) as clip:
+        monkeypatch.setattr(LibavSource, "_pass", lossy)
+        frames = [f for b in clip.bursts([range(70, 74), range(40, 44)]) for f in b]
+    assert [f.index for f in frames] == [*range(70, 74), *range(40, 44)]
+    assert all(same(f, straight[f.index]) for f in frames)
+
+
 def test_a_variable_frame_rate_is_honoured(tmp_path):
     times = [0, 10, 20, 30, 500, 1000, 1010, 2000, 2100, 4000]
     path = write_clip(tmp_path / "a.mkv", pattern(10), times_ms=times)

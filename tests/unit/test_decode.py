@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.codec.context import ThreadType
 from av.stream import Disposition
 
 from pipeline.decode import Clip, open_clip
@@ -718,6 +719,63 @@ def test_the_same_file_gives_the_same_frames_with_any_number_of_threads(tmp_path
         with open_clip(path, threads=threads) as clip:
             results.append(planned(clip))
     assert all(same(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_pictures_are_decoded_by_as_many_threads_as_were_asked_for(tmp_path):
+    """Whole pictures each: few encoders cut theirs into slices."""
+    path = write_clip(tmp_path / "a.mp4", pattern(10))
+    source = LibavSource(path, "mov", Limits(), threads=2)
+    context = source._stream.codec_context
+    assert (context.thread_count, context.thread_type) == (2, ThreadType.AUTO)
+    source.close()
+
+
+def packet_at(path: Path, number: int) -> slice:
+    """Where a packet lies in its file."""
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][number]
+    assert packet.pos is not None
+    return slice(packet.pos, packet.pos + packet.size)
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 20, 33, 40, 57, 58, 59])
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_damage_costs_the_same_frames_with_any_number_of_threads(tmp_path, number, bf):
+    path = write_clip(tmp_path / "a.mp4", pattern(60), options={"g": "10", "bf": bf})
+    data, at = bytearray(path.read_bytes()), packet_at(path, number)
+    data[at] = b"\xff" * (at.stop - at.start)
+    path.write_bytes(data)
+    results = []
+    for threads in (1, 2, 4):
+        with open_clip(path, threads=threads) as clip:
+            frames = [f for b in clip.bursts([range(k, k + 3) for k in range(0, 60, 3)]) for f in b]
+            again = planned(clip)
+            results.append((clip.damage, clip.frames_decoded, frames, again))
+    damage, made, frames, again = results[0]
+    assert "decoding failed" in damage
+    for other in results[1:]:
+        assert other[:2] == (damage, made)
+        for a, b in zip(frames + again, other[2] + other[3], strict=True):
+            assert same(a, b)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.mkv"])
+@pytest.mark.parametrize("share", [0.3, 0.62, 0.97])
+def test_a_file_that_breaks_off_gives_the_same_with_any_number_of_threads(tmp_path, name, share):
+    path = tmp_path / name
+    if name == "a.mp4":
+        broken_off(path, share)
+    else:
+        data = write_clip(path, pattern(60), options={"g": "10"}).read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+    results = []
+    for threads in (1, 2, 4):
+        with open_clip(path, threads=threads) as clip:
+            frames = [f for b in clip.bursts([range(len(clip.times_s))]) for f in b]
+            results.append((clip.damage, clip.times_s, frames))
+    for other in results[1:]:
+        assert other[:2] == results[0][:2]
+        assert all(same(a, b) for a, b in zip(results[0][2], other[2], strict=True))
 
 
 def test_nothing_stays_open(tmp_path):

@@ -2,7 +2,6 @@
 
 import struct
 import warnings
-from collections import deque
 from collections.abc import Container, Iterator, Set
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +13,9 @@ from av.stream import Disposition
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import NoFrames, NoVideoStream, PictureTooLarge, UndecodableMedia
+from pipeline.inflight import Doubt, InFlight
 from pipeline.media import STILLS, Limits
-from pipeline.scan import Scan, Scanner, packets, words
+from pipeline.scan import Place, Scan, Scanner, packets, words
 from pipeline.skip import may_skip
 
 _PICTURES = {
@@ -29,6 +29,9 @@ _PICTURES = {
 }
 
 _EXIF_ORIENTATION = 0x0112
+
+_INDEXED = frozenset({"mov", "matroska"})
+"""Demuxers that find the first packet again."""
 
 
 class Source(Protocol):
@@ -111,6 +114,7 @@ class LibavSource:
         self.damage: str | None = None
         self.wanted: Container[int] | None = None
         self.skipped: set[int] = set()
+        self._at_start = False
         self._container: InputContainer | None
         self._container, self._stream = self._open()
         self.codec = self._stream.codec_context.name
@@ -172,9 +176,23 @@ class LibavSource:
     def scan(self) -> Scan:
         container, stream = self._opened()
         size = self._path.stat().st_size
-        scan = Scanner(stream, self._demuxer, self._limits, size).run(container)
-        self.close()
+        scanner = Scanner(stream, self._demuxer, self._limits, size)
+        scan = scanner.run(container)
+        self._at_start = scan.damage is None and self._rewind(container, stream, scanner.first)
         return scan
+
+    def _rewind(self, container: InputContainer, stream: VideoStream, first: Place | None) -> bool:
+        """Go back to the first packet, which costs less than to open the file again; whether that worked."""
+        if self._demuxer not in _INDEXED or first is None:
+            return False
+        start = min(t for t in (first.pts, first.dts, 0) if t is not None)
+        try:
+            container.seek(start, stream=stream)
+            again = next(container.demux(stream))
+            container.seek(start, stream=stream)
+        except (av.FFmpegError, ValueError, StopIteration):
+            return False
+        return Place.of(again) == first
 
     def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
         given, stamps = 0, set()
@@ -183,7 +201,7 @@ class LibavSource:
                 given += 1
                 stamps.add(picture.pts)
                 yield picture
-        except _Doubt:
+        except Doubt:
             # Only a single thread tells which packet failed, so from here on there is but one.
             self._threads = 1
             self.close()
@@ -195,8 +213,9 @@ class LibavSource:
                 yield picture
 
     def _pass(self, stamp: int | None) -> Iterator[VideoFrame]:
-        if stamp is None:
+        if stamp is None and not self._at_start:
             self.close()
+        self._at_start = False
         container, stream = self._opened()
         if stamp is not None:
             try:
@@ -217,7 +236,7 @@ class LibavSource:
         # what the decoder still held back before it is sound.
         spoilt: set[int | None] = set()
         failed, last = False, 0.0
-        in_flight = _InFlight(self._threads)
+        in_flight = InFlight(self._threads)
         for packet in packets(container, stream, self._note):
             if packet.is_keyframe:
                 failed = False
@@ -249,45 +268,13 @@ class LibavSource:
 
     def _note(self, damage: str) -> None:
         if self._threads > 1:
-            raise _Doubt
+            raise Doubt
         self.damage = self.damage or damage
 
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
-
-
-class _Doubt(Exception):
-    """Something is wrong in what several threads decode: an error then belongs to any of their packets."""
-
-
-class _InFlight:
-    """Watches that what went into several threads comes out of them; with one it does nothing.
-
-    At the end of the file PyAV takes an error in one thread for the end of the pictures. Raises _Doubt.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._sent: deque[int] = deque(maxlen=threads)
-        self._came: set[int | None] = set()
-
-    def sent(self, packet: "Packet[VideoStream]") -> None:
-        """Remember a packet whose picture has to come."""
-        if packet.size and packet.pts is not None and not packet.is_discard:
-            self._sent.append(packet.pts)
-
-    def came(self, picture: VideoFrame) -> None:
-        """Remember a picture; a damaged one is patched by threads in other ways than by one alone."""
-        self._came.add(picture.pts)
-        if self._threads > 1 and picture.is_corrupt:
-            raise _Doubt
-
-    def landed(self) -> None:
-        """Look whether the last ones have all come."""
-        if self._threads > 1 and not self._came.issuperset(self._sent):
-            raise _Doubt
 
 
 def _decoded(packet: "Packet[VideoStream]") -> list[VideoFrame]:

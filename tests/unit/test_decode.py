@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.errors import (
 from pipeline.frames import U8, Frame
 from pipeline.media import Limits
 from pipeline.sample import plan_bursts
+from pipeline.scan import Place
 from pipeline.source import LibavSource
 from pipeline.spec import SamplingSpec
 from tests.media import (
@@ -778,6 +780,32 @@ def test_a_file_that_breaks_off_gives_the_same_with_any_number_of_threads(tmp_pa
     for other in results[1:]:
         assert other[:2] == results[0][:2]
         assert all(same(a, b) for a, b in zip(results[0][2], other[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "opens"),
+    [("a.mp4", "libx264", 1), ("b.mp4", "libx265", 1), ("a.webm", "libvpx-vp9", 1), ("a.ts", "libx264", 2)],
+)
+def test_a_file_with_an_index_is_opened_once(tmp_path, monkeypatch, name, codec, opens):
+    path = write_clip(tmp_path / name, pattern(60), codec=codec, options={"g": "20"})
+    luma, opened, really = decoded_luma(path), [], av.open
+    monkeypatch.setattr("pipeline.source.av.open", lambda *a, **k: opened.append(1) or really(*a, **k))
+    with open_clip(path) as clip:
+        frames = planned(clip)
+    assert len(opened) == opens
+    assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
+
+
+def test_a_file_that_does_not_go_back_to_its_start_is_opened_again(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", pattern(60), options={"g": "20"})
+    luma, opened, really = decoded_luma(path), [], av.open
+    monkeypatch.setattr("pipeline.source.av.open", lambda *a, **k: opened.append(1) or really(*a, **k))
+    elsewhere = SimpleNamespace(of=lambda packet: Place(-1, 0, None, None))
+    monkeypatch.setattr("pipeline.source.Place", elsewhere)
+    with open_clip(path) as clip:
+        frames = planned(clip)
+    assert len(opened) == 2
+    assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
 
 
 def test_nothing_stays_open(tmp_path):

@@ -19,7 +19,8 @@ from pipeline.frames import Burst
 from pipeline.media import ANIMATED_WEBP, NAMES, STILLS, Limits, sniff_file
 from pipeline.planes import Converter, Turn, deinterlace, turn_of
 from pipeline.scan import Scan
-from pipeline.source import LibavSource, Source, WebpSource, picture_orientation
+from pipeline.source import LibavSource, Source, picture_orientation
+from pipeline.webp import WebpSource
 
 _PROBE_FRAMES = 4
 """Frames decoded on opening, to compare the container's time stamps with the decoder's."""
@@ -65,9 +66,12 @@ class Clip:
         self._size = (first.width, first.height)
         limits.check_size(*self._size)
         self._scan = _agreed(scan, probed) or self._timed(chain(probed, self._pictures))
+        self._may_skip = self._scan.order == "stamped"
         stamps = self._scan.stamps
         self._index = {stamp: k for k, stamp in enumerate(stamps)}
-        self._keys = [self._index[stamp] for stamp in self._scan.keys if stamp in self._index]
+        # Where frames are known by counting alone, nothing tells the number of one that was sought.
+        keys = self._scan.keys if self._scan.order == "stamped" else []
+        self._keys = [self._index[stamp] for stamp in keys if stamp in self._index]
         if self._scan.order == "unknown":
             self._start(None)
         else:
@@ -91,8 +95,10 @@ class Clip:
         Best in order of time: going back starts a new pass. A run of which nothing can be decoded
         gives no burst, one with a hole gives its longest whole part.
         """
-        for run in plan:
-            whole = _longest_part(self._read(run))
+        runs = list(plan)
+        wanted = self._stamps_about(runs)
+        for run in runs:
+            whole = self._whole(run, wanted)
             if whole:
                 pictures = self._progressive(whole)
                 yield [
@@ -170,9 +176,26 @@ class Clip:
             self._peeked = next(self._cursor, None)
         return self._peeked
 
-    def _read(self, run: range) -> list[_Decoded]:
+    def _whole(self, run: range, wanted: frozenset[int]) -> list[_Decoded]:
+        """The longest whole part of a run, for which the decoder may leave out what is not wanted."""
+        self._source.wanted = wanted if self._may_skip else None
+        skipped = self._source.skipped
+        behind = run.start < self._passed or not self._stamps_about([run]).isdisjoint(skipped)
+        whole = _longest_part(self._read(run, behind))
+        if len(whole) < len(run) and self._source.skipped:
+            # Whatever is wrong with this clip, what was left out may not add to it.
+            self._may_skip, self._source.wanted = False, None
+            whole = _longest_part(self._read(run, behind=True))
+        return whole
+
+    def _stamps_about(self, runs: list[range]) -> frozenset[int]:
+        """Stamps of the frames in some runs and of those next to them, which deinterlacing looks at."""
+        stamps = self._scan.stamps
+        return frozenset(stamp for run in runs for stamp in stamps[max(run.start - 1, 0) : run.stop + 1])
+
+    def _read(self, run: range, behind: bool) -> list[_Decoded]:
         """What can be decoded of a run, in the clip's size."""
-        self._approach(run.start)
+        self._approach(run.start, behind)
         found: list[_Decoded] = []
         while (decoded := self._peek()) is not None and decoded.index < run.stop:
             self._peeked = None
@@ -186,12 +209,12 @@ class Clip:
                 self._resized = self._resized or f"the picture changes its size after {at:.2f} s"
         return found
 
-    def _approach(self, index: int) -> None:
+    def _approach(self, index: int, behind: bool) -> None:
         """Bring the decoder so near to a frame that decoding on is the cheapest way to it.
 
         It then stands before that frame's predecessor at the latest, which deinterlacing looks at.
+        behind: decoding on does not lead there.
         """
-        behind = index < self._passed
         here = self._passed
         at = bisect_right(self._keys, max(index - 1, 0)) - 1
         if self._may_seek and at >= 0 and (behind or self._keys[at] > here + _WORTH_SEEKING):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
@@ -14,8 +15,9 @@ F32 = NDArray[np.float32]
 class Frame:
     """One upright picture in planar YUV 4:2:0, 8 bit, limited range, as the decoder gave it.
 
-    y: uint8 [H, W]; u, v: uint8 [ceil(H / 2), ceil(W / 2)]; time_s: presentation time in seconds
-    from the first frame of the clip; index: position in presentation order, from 0.
+    y: uint8 [H, W]; u, v: uint8 [ceil(H / 2), ceil(W / 2)]; all three may be read-only and have gaps
+    between their rows. time_s: presentation time in seconds from the first frame of the clip; index:
+    position in presentation order, from 0.
     """
 
     y: U8
@@ -46,7 +48,7 @@ class Frame:
             p if p.shape == (h, w) else cv2.resize(p, (w, h), interpolation=how)
             for p in (self.y, self.u, self.v)
         ]
-        return yuv_to_bgr(np.stack(planes, axis=-1))
+        return _bgr_of_planes(*planes)
 
     def yuv(self, x: int, y: int, width: int, height: int) -> U8:
         """A window of untouched luma with its chroma repeated, uint8 [height, width, 3].
@@ -65,10 +67,25 @@ Burst = list[Frame]
 """Consecutive frames of one clip, in presentation order; at least one."""
 
 
+_LEVELS = np.arange(256, dtype=np.float32)
+_LUMA, _CHROMA = (_LEVELS - 16.0) * 1.164383, _LEVELS - 128.0
+_U_TO_B, _U_TO_G = 2.017232 * _CHROMA, 0.391762 * _CHROMA
+_V_TO_G, _V_TO_R = 0.812968 * _CHROMA, 1.596027 * _CHROMA
+"""What each value of a plane adds to a colour: the products of the conversion, in single precision."""
+
+
 def yuv_to_bgr(yuv: U8) -> U8:
     """Limited-range BT.601 YUV 4:4:4 uint8 [..., 3] to BGR uint8 of the same shape."""
-    y = (yuv[..., 0].astype(np.float32) - 16.0) * 1.164383
-    u = yuv[..., 1].astype(np.float32) - 128.0
-    v = yuv[..., 2].astype(np.float32) - 128.0
-    bgr = np.stack([y + 2.017232 * u, y - 0.391762 * u - 0.812968 * v, y + 1.596027 * v], axis=-1)
-    return np.asarray(np.clip(np.rint(bgr), 0, 255), np.uint8)
+    flat = np.ascontiguousarray(yuv).reshape(1, -1, 3)
+    return _bgr_of_planes(*cv2.split(flat)).reshape(yuv.shape)
+
+
+def _bgr_of_planes(y: MatLike, u: MatLike, v: MatLike) -> U8:
+    """BGR uint8 [H, W, 3] of planes [H, W], computed in single precision and rounded to the nearest."""
+    light = cv2.LUT(y, _LUMA)
+    less_u = cv2.subtract(light, cv2.LUT(u, _U_TO_G))
+    # Where eight bits are asked for, OpenCV rounds halves to even and clips, as numpy's rint and clip do.
+    blue = cv2.add(light, cv2.LUT(u, _U_TO_B), dtype=cv2.CV_8U)
+    green = cv2.subtract(less_u, cv2.LUT(v, _V_TO_G), dtype=cv2.CV_8U)
+    red = cv2.add(light, cv2.LUT(v, _V_TO_R), dtype=cv2.CV_8U)
+    return np.asarray(cv2.merge([blue, green, red]), np.uint8)

@@ -76,8 +76,8 @@ def turn_of(picture: VideoFrame) -> Turn:
 class Converter:
     """Makes `Frame`s of decoded pictures.
 
-    Planes of 8-bit 4:2:0 in limited range are copied, so luma is what the decoder made, byte for
-    byte; alpha is left out. Everything else (more bits, other subsampling, full range, grey, RGB,
+    Planes of 8-bit 4:2:0 in limited range are left as they are, so luma is what the decoder made, byte
+    for byte; alpha is left out. Everything else (more bits, other subsampling, full range, grey, RGB,
     palettes) is scaled to that layout by libswscale, rounded without dithering, because a dither
     pattern would be taken for texture of the picture; RGB becomes BT.601. Pixels that are not
     square stay as they are.
@@ -89,11 +89,18 @@ class Converter:
         self._layout: tuple[object, ...] = ()
 
     def frame(self, picture: VideoFrame, time_s: float, index: int) -> Frame:
-        """The upright frame; copies, so the decoder's buffers are free again."""
+        """The upright frame. Where nothing has to be turned it holds the decoder's own buffers, read-only.
+
+        libav counts references to a buffer and writes to none that it shares, so a frame may be kept
+        for as long as one likes, also beyond its clip.
+        """
         if picture.format.name not in _NATIVE or picture.color_range == FULL_RANGE:
             picture = self._convert(picture)
-        y, u, v = (self._turn.apply(_samples(plane)) for plane in picture.planes[:3])
+        y, u, v = (self._upright(_samples(plane)) for plane in picture.planes[:3])
         return Frame(y, u, v, time_s, index)
+
+    def _upright(self, plane: U8) -> U8:
+        return plane if self._turn == Turn() else self._turn.apply(plane)
 
     def _convert(self, picture: VideoFrame) -> VideoFrame:
         layout = (picture.format.name, picture.width, picture.height, picture.color_range, picture.colorspace)
@@ -142,5 +149,6 @@ def _graph(picture: VideoFrame, *filters: tuple[str, str]) -> Graph:
 
 
 def _samples(plane: VideoPlane) -> U8:
-    lines: U8 = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    """The samples of a plane [H, W], seen in place; whoever holds them holds the picture."""
+    lines: U8 = np.frombuffer(memoryview(plane).toreadonly(), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]

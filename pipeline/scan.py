@@ -32,14 +32,30 @@ class Scan:
     truncated: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which packet of a file one is."""
+
+    pos: int | None
+    size: int
+    pts: int | None
+    dts: int | None
+
+    @classmethod
+    def of(cls, packet: "Packet[VideoStream]") -> "Place":
+        """The place of a packet."""
+        return cls(packet.pos, packet.size, packet.pts, packet.dts)
+
+
 class Scanner:
-    """Collects the time stamps of one pass over the packets."""
+    """Collects the time stamps of one pass over the packets. first: the first of them, once there was one."""
 
     def __init__(self, stream: VideoStream, demuxer: str, limits: Limits, size: int) -> None:
         self._stream, self._demuxer, self._limits, self._size = stream, demuxer, limits, size
         self._tick_s = float(stream.time_base or 1)
         self._shown: list[tuple[int, int, bool]] = []
         self._untimed = False
+        self.first: Place | None = None
         self._last_dts: int | None = None
         self._end = 0
         self._damage: str | None = None
@@ -50,6 +66,7 @@ class Scanner:
         for packet in packets(container, self._stream, self._note):
             if not packet.size:
                 continue
+            self.first = self.first or Place.of(packet)
             if packet.is_corrupt:
                 self._note("a part of the file is damaged or missing")
             elif packet.dts is not None and self._truncated is None:

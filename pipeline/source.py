@@ -2,21 +2,21 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Container, Iterator, Set
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import av
-import numpy as np
 from av import Packet, VideoFrame, VideoStream
 from av.container import InputContainer
 from av.stream import Disposition
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import NoFrames, NoVideoStream, PictureTooLarge, UndecodableMedia
+from pipeline.inflight import Doubt, InFlight
 from pipeline.media import STILLS, Limits
-from pipeline.scan import Scan, Scanner, packets, words
+from pipeline.scan import Place, Scan, Scanner, packets, words
+from pipeline.skip import may_skip
 
 _PICTURES = {
     "jpeg_pipe": "JPEG",
@@ -30,12 +30,28 @@ _PICTURES = {
 
 _EXIF_ORIENTATION = 0x0112
 
+_INDEXED = frozenset({"mov", "matroska"})
+"""Demuxers that find the first packet again."""
+
 
 class Source(Protocol):
-    """One clip, opened. `damage` tells the first place where decoding failed."""
+    """One clip, opened.
+
+    damage: the first place where decoding failed. An error in a picture that was skipped goes unseen.
+    wanted: stamps of the pictures that somebody will look at, None for all; the decoder may leave out
+    others to which no picture refers, and changes no wanted one by that. May be changed at any time:
+    it holds for what has not gone into the decoder yet. skipped: stamps since the start of the last
+    pass that were not wanted, so that their pictures may never come.
+    """
 
     codec: str
     damage: str | None
+    wanted: Container[int] | None
+
+    @property
+    def skipped(self) -> Set[int]:
+        """See above."""
+        ...
 
     def scan(self) -> Scan:
         """Presentation times without decoding."""
@@ -96,9 +112,13 @@ class LibavSource:
     def __init__(self, path: Path, demuxer: str, limits: Limits, threads: int = 1) -> None:
         self._path, self._demuxer, self._limits, self._threads = path, demuxer, limits, threads
         self.damage: str | None = None
+        self.wanted: Container[int] | None = None
+        self.skipped: set[int] = set()
+        self._at_start = False
         self._container: InputContainer | None
         self._container, self._stream = self._open()
         self.codec = self._stream.codec_context.name
+        self._may_skip = may_skip(self._stream.codec_context)
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         container = self._open_container({"max_pixels": str(self._limits.max_pixels)})
@@ -141,6 +161,8 @@ class LibavSource:
             self._refuse_unsized()
         stream.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
         stream.thread_count = self._threads
+        # PyAV asks for threads within a picture, which most encoders leave nothing to do.
+        stream.thread_type = "AUTO"
         return stream
 
     def _refuse_unsized(self) -> None:
@@ -154,13 +176,46 @@ class LibavSource:
     def scan(self) -> Scan:
         container, stream = self._opened()
         size = self._path.stat().st_size
-        scan = Scanner(stream, self._demuxer, self._limits, size).run(container)
-        self.close()
+        scanner = Scanner(stream, self._demuxer, self._limits, size)
+        scan = scanner.run(container)
+        self._at_start = scan.damage is None and self._rewind(container, stream, scanner.first)
         return scan
 
+    def _rewind(self, container: InputContainer, stream: VideoStream, first: Place | None) -> bool:
+        """Go back to the first packet, which costs less than to open the file again; whether that worked."""
+        if self._demuxer not in _INDEXED or first is None:
+            return False
+        start = min(t for t in (first.pts, first.dts, 0) if t is not None)
+        try:
+            container.seek(start, stream=stream)
+            again = next(container.demux(stream))
+            container.seek(start, stream=stream)
+        except (av.FFmpegError, ValueError, StopIteration):
+            return False
+        return Place.of(again) == first
+
     def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
-        if stamp is None:
+        given, stamps = 0, set()
+        try:
+            for picture in self._pass(stamp):
+                given += 1
+                stamps.add(picture.pts)
+                yield picture
+        except Doubt:
+            # Only a single thread tells which packet failed, so from here on there is but one.
+            self._threads = 1
             self.close()
+        else:
+            return
+        by_stamp = bool(self.skipped)
+        for k, picture in enumerate(self._pass(stamp)):
+            if picture.pts not in stamps if by_stamp else k >= given:
+                yield picture
+
+    def _pass(self, stamp: int | None) -> Iterator[VideoFrame]:
+        if stamp is None and not self._at_start:
+            self.close()
+        self._at_start = False
         container, stream = self._opened()
         if stamp is not None:
             try:
@@ -168,6 +223,7 @@ class LibavSource:
             except av.FFmpegError:
                 # Its reader then finds no picture here and decodes from the start instead.
                 return
+        self.skipped = set()
         yield from self._decode(container, stream)
 
     def _opened(self) -> tuple[InputContainer, VideoStream]:
@@ -180,10 +236,13 @@ class LibavSource:
         # what the decoder still held back before it is sound.
         spoilt: set[int | None] = set()
         failed, last = False, 0.0
+        in_flight = InFlight(self._threads)
         for packet in packets(container, stream, self._note):
             if packet.is_keyframe:
                 failed = False
                 spoilt.discard(None)
+            needless = self._is_needless(packet)
+            stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
             try:
                 pictures = _decoded(packet)
             except (av.FFmpegError, ValueError) as e:
@@ -191,12 +250,25 @@ class LibavSource:
                 failed, pictures = True, []
             if failed:
                 spoilt.add(packet.pts)
+            if not needless:
+                in_flight.sent(packet)
             for picture in pictures:
+                in_flight.came(picture)
                 if picture.pts not in spoilt and not picture.is_corrupt:
                     last = picture.time if picture.pts is not None else last
                     yield picture
+        in_flight.landed()
+
+    def _is_needless(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether nobody wants the picture of a packet, unless others refer to it."""
+        if self.wanted is None or not self._may_skip or packet.pts is None or packet.pts in self.wanted:
+            return False
+        self.skipped.add(packet.pts)
+        return True
 
     def _note(self, damage: str) -> None:
+        if self._threads > 1:
+            raise Doubt
         self.damage = self.damage or damage
 
     def close(self) -> None:
@@ -210,57 +282,3 @@ def _decoded(packet: "Packet[VideoStream]") -> list[VideoFrame]:
     if packet.is_corrupt:
         raise ValueError("a part of the file is damaged or missing")
     return packet.decode()
-
-
-class WebpSource:
-    """An animated WebP, which Pillow decodes: libav has no demuxer for it. One tick is 1 ms."""
-
-    codec = "webp"
-
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._path, self._limits = path, limits
-        self.damage: str | None = None
-
-    def scan(self) -> Scan:
-        starts: list[int] = []
-        now, shown, end, truncated = 0, 0, 0, None
-        with self._path.open("rb") as f:
-            for shown in _webp_durations(f):
-                truncated = truncated or self._limits.reached(len(starts), now / 1000)
-                if truncated is None:
-                    starts.append(now)
-                    end = now + shown
-                now += shown
-        beyond_s = (now - end) / 1000
-        last_s = (end - starts[-1]) / 1000 if starts else 0.0
-        return Scan(starts, [], 0.001, "counted", last_s, beyond_s, truncated=truncated)
-
-    def pictures(self, stamp: int | None = None) -> Iterator[VideoFrame]:
-        if stamp is not None:
-            raise ValueError("an animated WebP has no key frames")
-        try:
-            with Image.open(self._path, formats=["WEBP"]) as animation:
-                for k in range(getattr(animation, "n_frames", 1)):
-                    animation.seek(k)
-                    picture = VideoFrame.from_ndarray(np.asarray(animation.convert("RGB")), "rgb24")
-                    picture.pts, picture.time_base = k, Fraction(1, 1000)
-                    yield picture
-        except (OSError, ValueError, EOFError, SyntaxError) as e:
-            self.damage = self.damage or f"decoding failed: {e}"
-
-    def close(self) -> None:
-        """Nothing stays open between calls."""
-
-
-def _webp_durations(f: BinaryIO) -> Iterator[int]:
-    """Milliseconds of each frame: the ANMF chunks of an animated WebP (RFC 9649, 2.7.1.1)."""
-    f.seek(12)
-    while len(chunk := f.read(8)) == 8:
-        size = int.from_bytes(chunk[4:], "little")
-        padded = size + size % 2
-        if chunk[:4] == b"ANMF":
-            head = f.read(16)
-            # As browsers do: a picture that is to be shown for no time is shown for a tenth of a second.
-            yield int.from_bytes(head[12:15], "little") or 100
-            padded -= len(head)
-        f.seek(padded, 1)

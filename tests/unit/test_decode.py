@@ -2,10 +2,12 @@
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from av.codec.context import ThreadType
 from av.stream import Disposition
 
 from pipeline.decode import Clip, open_clip
@@ -20,6 +22,7 @@ from pipeline.errors import (
 from pipeline.frames import U8, Frame
 from pipeline.media import Limits
 from pipeline.sample import plan_bursts
+from pipeline.scan import Place
 from pipeline.source import LibavSource
 from pipeline.spec import SamplingSpec
 from tests.media import (
@@ -116,6 +119,8 @@ def test_bursts_are_the_planned_frames(tmp_path, spread):
         ("a.webm", "libvpx-vp9", {"g": "20"}),
         ("a.ts", "libx264", {"g": "20"}),
         ("a.mpg", "mpeg2video", {"g": "15"}),
+        ("a.avi", "mpeg4", {"g": "20"}),
+        ("b.avi", "mpeg4", {"g": "20", "bf": "2"}),
     ],
 )
 def test_seeking_changes_no_frame_and_saves_decoding(tmp_path, name, codec, options):
@@ -162,6 +167,88 @@ def test_only_what_the_plan_needs_is_decoded(tmp_path):
     with open_clip(path) as clip:
         list(clip.bursts([range(10, 14)]))
         assert clip.frames_decoded < 20
+
+
+# Files whose decoder leaves out pictures, with the options that make such pictures.
+SKIPPED = [
+    ("a.mp4", "libx264", {"g": "60", "x264-params": "b-pyramid=normal:bframes=3:b-adapt=0"}),
+    ("a.mkv", "libx264", {"g": "60", "x264-params": "open-gop=1:bframes=3:b-adapt=0"}),
+    ("b.mp4", "libx264", {"g": "60", "flags": "+ildct+ilme", "x264-params": "tff=1:bframes=3:b-adapt=0"}),
+    ("a.ts", "libx264", {"g": "60", "x264-params": "bframes=3:b-adapt=0"}),
+    ("c.mp4", "libx265", {"g": "60", "x265-params": "log-level=none:bframes=4:b-adapt=0"}),
+    ("d.mp4", "mpeg4", {"g": "60", "bf": "2"}),
+    ("a.mpg", "mpeg2video", {"g": "60", "bf": "2"}),
+]
+ALL_MADE = [
+    ("a.webm", "libvpx-vp9", {"g": "60", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    ("b.webm", "libvpx", {"g": "60", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    ("b.mkv", "libsvtav1", {"g": "60"}),
+    ("a.avi", "mpeg4", {"g": "60", "bf": "2"}),
+    ("e.mp4", "libx265", {"g": "60", "x265-params": "log-level=none:bframes=4:b-adapt=0:temporal-layers=2"}),
+]
+SPARSE = [range(0, 3), range(17, 20), range(40, 43), range(75, 78), range(130, 133), range(147, 150)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "codec", "options"), SKIPPED + ALL_MADE)
+def test_what_nobody_needs_is_left_out_and_nothing_else_changes(
+    tmp_path, monkeypatch, name, codec, options, threads
+):
+    path = write_clip(tmp_path / name, pattern(150), codec=codec, options=options)
+    straight = {f.index: f for f in all_frames(path)}
+    assert len(straight) == 150
+    with open_clip(path, threads=threads) as clip:
+        bursts = list(clip.bursts(SPARSE))
+        made = clip.frames_decoded
+        assert clip.damage is None
+    assert [[f.index for f in burst] for burst in bursts] == [list(run) for run in SPARSE]
+    assert all(same(f, straight[f.index]) for burst in bursts for f in burst)
+    monkeypatch.setattr("pipeline.source.may_skip", lambda context: False)
+    with open_clip(path, threads=threads) as clip:
+        list(clip.bursts(SPARSE))
+        saved = clip.frames_decoded - made
+    assert saved > 25 if (name, codec, options) in SKIPPED else saved == 0
+
+
+@pytest.mark.parametrize("options", [SKIPPED[0][2], SKIPPED[2][2]], ids=["progressive", "interlaced"])
+def test_what_was_left_out_is_made_when_it_is_asked_for_later(tmp_path, options):
+    path = write_clip(tmp_path / "a.mp4", pattern(90), options=options)
+    straight = {f.index: f for f in all_frames(path)}
+    for start in range(13, 25):
+        with open_clip(path, threads=4) as clip:
+            # Of the first plan only a part is read, while the threads are ahead already.
+            next(clip.bursts([range(10, 13), range(80, 83)]))
+            frames = [f for k in (start, 5) for b in clip.bursts([range(k, k + 3)]) for f in b]
+        assert [f.index for f in frames] == [*range(start, start + 3), 5, 6, 7]
+        assert all(same(f, straight[f.index]) for f in frames)
+
+
+def test_two_plans_may_be_read_in_turns(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pattern(60), options=SKIPPED[0][2])
+    straight = {f.index: f for f in all_frames(path)}
+    with open_clip(path) as clip:
+        plans = ([range(30, 32), range(34, 36)], [range(32, 34), range(36, 38)])
+        frames = [f for pair in zip(*map(clip.bursts, plans), strict=True) for b in pair for f in b]
+    assert [f.index for f in frames] == list(range(30, 38))
+    assert all(same(f, straight[f.index]) for f in frames)
+
+
+def test_where_leaving_out_costs_a_frame_it_is_given_up(tmp_path, monkeypatch):
+    """As where a decoder takes one picture out of the packet of another."""
+    path = write_clip(tmp_path / "a.mp4", pattern(90), options={"g": "30"})
+    straight = {f.index: f for f in all_frames(path)}
+
+    def lossy(self, stamp):
+        pictures = list(whole(self, stamp)) if self.wanted is None else []
+        self.skipped = {0}
+        yield from pictures
+
+    whole = LibavSource._pass
+    with open_clip(path) as clip:
+        monkeypatch.setattr(LibavSource, "_pass", lossy)
+        frames = [f for b in clip.bursts([range(70, 74), range(40, 44)]) for f in b]
+    assert [f.index for f in frames] == [*range(70, 74), *range(40, 44)]
+    assert all(same(f, straight[f.index]) for f in frames)
 
 
 def test_a_variable_frame_rate_is_honoured(tmp_path):
@@ -593,6 +680,40 @@ def test_names_that_libav_would_read_as_something_else(tmp_path):
         made = tmp_path / name
 
 
+KEPT = {
+    "a.mp4": "libx264",
+    "b.mp4": "libx265",
+    "a.webm": "libvpx-vp9",
+    "a.mkv": "libsvtav1",
+    "a.mpg": "mpeg2video",
+    "a.avi": "mpeg4",
+    "b.mkv": "ffv1",
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", KEPT)
+def test_frames_are_the_decoders_own_buffers_and_stay_as_they_are(tmp_path, name, threads):
+    path = write_clip(tmp_path / name, pattern(60), codec=KEPT[name])
+    kept, then = [], []
+    with open_clip(path, threads=threads) as clip:
+        count = len(clip.times_s)
+        for burst in clip.bursts([range(k, min(k + 4, count)) for k in range(0, count, 4)]):
+            kept += burst
+            then += [[p.tobytes() for p in (f.y, f.u, f.v)] for f in burst]
+    all_frames(path)
+    assert [[p.tobytes() for p in (f.y, f.u, f.v)] for f in kept] == then
+    assert len(kept) == 60
+    planes = [p for f in kept for p in (f.y, f.u, f.v)]
+    assert not any(p.flags.owndata or p.flags.writeable for p in planes)
+
+
+def test_a_frame_that_was_turned_is_a_copy(tmp_path):
+    frame = all_frames(rotated(tmp_path / "a.mp4", pattern(3), 90))[0]
+    assert frame.y.flags.c_contiguous
+    assert frame.y.flags.owndata
+
+
 def test_the_same_file_gives_the_same_frames_with_any_number_of_threads(tmp_path):
     path = write_clip(tmp_path / "a.mp4", pattern(40))
     results = []
@@ -600,6 +721,91 @@ def test_the_same_file_gives_the_same_frames_with_any_number_of_threads(tmp_path
         with open_clip(path, threads=threads) as clip:
             results.append(planned(clip))
     assert all(same(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_pictures_are_decoded_by_as_many_threads_as_were_asked_for(tmp_path):
+    """Whole pictures each: few encoders cut theirs into slices."""
+    path = write_clip(tmp_path / "a.mp4", pattern(10))
+    source = LibavSource(path, "mov", Limits(), threads=2)
+    context = source._stream.codec_context
+    assert (context.thread_count, context.thread_type) == (2, ThreadType.AUTO)
+    source.close()
+
+
+def packet_at(path: Path, number: int) -> slice:
+    """Where a packet lies in its file."""
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][number]
+    assert packet.pos is not None
+    return slice(packet.pos, packet.pos + packet.size)
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 20, 33, 40, 57, 58, 59])
+@pytest.mark.parametrize("bf", ["0", "2"])
+@pytest.mark.parametrize("part", [1, 2], ids=["whole", "half"])
+def test_damage_costs_the_same_frames_with_any_number_of_threads(tmp_path, number, bf, part):
+    path = write_clip(tmp_path / "a.mp4", pattern(60, 192, 128), options={"g": "10", "bf": bf})
+    data, at = bytearray(path.read_bytes()), packet_at(path, number)
+    length = (at.stop - at.start) // part
+    data[at.stop - length : at.stop] = b"\xff" * length
+    path.write_bytes(data)
+    results = []
+    for threads in (1, 2, 4):
+        with open_clip(path, threads=threads) as clip:
+            frames = [f for b in clip.bursts([range(k, k + 3) for k in range(0, 60, 3)]) for f in b]
+            again = planned(clip)
+            results.append((clip.damage, clip.frames_decoded, frames, again))
+    damage, made, frames, again = results[0]
+    assert part == 2 or "decoding failed" in damage
+    for other in results[1:]:
+        assert other[:2] == (damage, made)
+        for a, b in zip(frames + again, other[2] + other[3], strict=True):
+            assert same(a, b)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.mkv"])
+@pytest.mark.parametrize("share", [0.3, 0.62, 0.97])
+def test_a_file_that_breaks_off_gives_the_same_with_any_number_of_threads(tmp_path, name, share):
+    path = tmp_path / name
+    if name == "a.mp4":
+        broken_off(path, share)
+    else:
+        data = write_clip(path, pattern(60), options={"g": "10"}).read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+    results = []
+    for threads in (1, 2, 4):
+        with open_clip(path, threads=threads) as clip:
+            frames = [f for b in clip.bursts([range(len(clip.times_s))]) for f in b]
+            results.append((clip.damage, clip.times_s, frames))
+    for other in results[1:]:
+        assert other[:2] == results[0][:2]
+        assert all(same(a, b) for a, b in zip(results[0][2], other[2], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "opens"),
+    [("a.mp4", "libx264", 1), ("b.mp4", "libx265", 1), ("a.webm", "libvpx-vp9", 1), ("a.ts", "libx264", 2)],
+)
+def test_a_file_with_an_index_is_opened_once(tmp_path, monkeypatch, name, codec, opens):
+    path = write_clip(tmp_path / name, pattern(60), codec=codec, options={"g": "20"})
+    luma, opened, really = decoded_luma(path), [], av.open
+    monkeypatch.setattr("pipeline.source.av.open", lambda *a, **k: opened.append(1) or really(*a, **k))
+    with open_clip(path) as clip:
+        frames = planned(clip)
+    assert len(opened) == opens
+    assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
+
+
+def test_a_file_that_does_not_go_back_to_its_start_is_opened_again(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", pattern(60), options={"g": "20"})
+    luma, opened, really = decoded_luma(path), [], av.open
+    monkeypatch.setattr("pipeline.source.av.open", lambda *a, **k: opened.append(1) or really(*a, **k))
+    elsewhere = SimpleNamespace(of=lambda packet: Place(-1, 0, None, None))
+    monkeypatch.setattr("pipeline.source.Place", elsewhere)
+    with open_clip(path) as clip:
+        frames = planned(clip)
+    assert len(opened) == 2
+    assert all(np.array_equal(f.y, luma[f.index]) for f in frames)
 
 
 def test_nothing_stays_open(tmp_path):

@@ -43,8 +43,10 @@ class Clip:
     container, codec: names; width, height: of the upright picture in its own pixels, square or
     not; times_s: presentation times of all frames in seconds, sorted, from 0; duration_s: to the
     end of the last frame; frame_rate: frames a second on average. A still picture has one frame,
-    duration 0 and rate 0. frames_decoded: pictures the decoder has made so far. truncated: which
-    limit leaves the rest of the clip out, if one does.
+    duration 0 and rate 0. frames_decoded: frames that decoding went through so far, those included
+    that it left out since nobody wants them; pictures_made: those that came out of the decoder, a few
+    more of them where it has several threads. truncated: which limit leaves the rest of the clip out,
+    if one does.
     """
 
     def __init__(self, source: Source, demuxer: str, limits: Limits, orientation: int = 1) -> None:
@@ -53,6 +55,7 @@ class Clip:
         self.container = NAMES[demuxer]
         self.codec = source.codec
         self.frames_decoded = 0
+        self.pictures_made = 0
         self._resized: str | None = None
         self._may_seek = True
 
@@ -121,7 +124,7 @@ class Clip:
 
     def _decode(self, stamp: int | None) -> Generator[VideoFrame]:
         for picture in self._source.pictures(stamp):
-            self.frames_decoded += 1
+            self.pictures_made += 1
             yield picture
 
     def _timed(self, pictures: Iterable[VideoFrame]) -> Scan:
@@ -139,6 +142,7 @@ class Clip:
                 gap = time - now if time is not None and time > now else gap
                 now += gap
             stamps.append(round(now * 1e6))
+        self.frames_decoded += len(stamps)
         return Scan(stamps, [], 1e-6, "unknown", gap, truncated=truncated)
 
     def _pace(self) -> tuple[float, float]:
@@ -199,6 +203,7 @@ class Clip:
         found: list[_Decoded] = []
         while (decoded := self._peek()) is not None and decoded.index < run.stop:
             self._peeked = None
+            self.frames_decoded += decoded.index + 1 - self._passed
             self._passed = decoded.index + 1
             if decoded.index < run.start:
                 self._previous = decoded
@@ -222,6 +227,7 @@ class Clip:
             self._start(self._scan.stamps[key])
             first = self._peek()
             if first is not None and first.index <= key:
+                self._passed = first.index
                 return
             # The container's index leads elsewhere, so it is not asked again.
             self._may_seek = False

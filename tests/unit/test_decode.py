@@ -132,7 +132,7 @@ def test_seeking_changes_no_frame_and_saves_decoding(tmp_path, name, codec, opti
         assert [f.index for f in frames] == [i for run in plan for i in run]
         assert all(same(f, straight[f.index]) for f in frames)
         if name.endswith(("mp4", "mkv", "webm")):
-            assert clip.frames_decoded < 120
+            assert clip.pictures_made < 120
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
@@ -166,7 +166,7 @@ def test_only_what_the_plan_needs_is_decoded(tmp_path):
     path = write_clip(tmp_path / "a.mp4", pattern(200), options={"bf": "0", "tune": "zerolatency"})
     with open_clip(path) as clip:
         list(clip.bursts([range(10, 14)]))
-        assert clip.frames_decoded < 20
+        assert clip.pictures_made < 20
 
 
 # Files whose decoder leaves out pictures, with the options that make such pictures.
@@ -199,15 +199,29 @@ def test_what_nobody_needs_is_left_out_and_nothing_else_changes(
     assert len(straight) == 150
     with open_clip(path, threads=threads) as clip:
         bursts = list(clip.bursts(SPARSE))
-        made = clip.frames_decoded
+        made = clip.pictures_made
         assert clip.damage is None
     assert [[f.index for f in burst] for burst in bursts] == [list(run) for run in SPARSE]
     assert all(same(f, straight[f.index]) for burst in bursts for f in burst)
     monkeypatch.setattr("pipeline.source.may_skip", lambda context: False)
+    gone_through = clip.frames_decoded
     with open_clip(path, threads=threads) as clip:
         list(clip.bursts(SPARSE))
-        saved = clip.frames_decoded - made
+        saved = clip.pictures_made - made
+        assert clip.frames_decoded == gone_through
     assert saved > 25 if (name, codec, options) in SKIPPED else saved == 0
+
+
+def test_frames_gone_through_are_counted_alike_for_any_number_of_threads(tmp_path):
+    """They are part of the answer, which is a function of the clip and not of the machine's load."""
+    path = write_clip(tmp_path / "a.mp4", pattern(150), options=SKIPPED[0][2])
+    counts = []
+    for threads in (1, 2, 4):
+        with open_clip(path, threads=threads) as clip:
+            list(clip.bursts(SPARSE))
+            counts.append(clip.frames_decoded)
+    # From the start to the third run; from the key frame at 60 to the fourth, from that at 120 to the last.
+    assert counts == [43 + 18 + 30] * 3
 
 
 @pytest.mark.parametrize("options", [SKIPPED[0][2], SKIPPED[2][2]], ids=["progressive", "interlaced"])

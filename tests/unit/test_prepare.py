@@ -1,5 +1,7 @@
 """From a file to samples: what is cut, of whom, and how much of the clip it is."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from pipeline.detect import Faces
 from pipeline.detect.registry import open_detector
 from pipeline.errors import NoVideoStream
 from pipeline.media import Limits
-from pipeline.prepare import prepare
+from pipeline.prepare import Preparation, prepare
 from pipeline.sample import SEARCHED, plan_bursts
 from pipeline.spec import CropSpec, SamplingSpec
 from tests.media import audio_only, broken_off, face_clip, pattern, still, write_clip
@@ -221,3 +223,84 @@ def test_head_gives_up_where_no_face_comes(tmp_path):
     clip = run(plain, ALIGNED, SamplingSpec(bursts=3, burst_frames=1, spread="head"), Told())
     assert clip.tracks == []
     assert clip.media.frames_used == 3 * SEARCHED
+
+
+@contextmanager
+def preparation(path, sampling=SAMPLING, **changes):
+    with open_clip(path, Limits()) as clip:
+        given = {"detector": Told([10, 10, 40, 40]), "max_faces": 8} | changes
+        yield Preparation(path, clip, NATIVE, sampling, **given)
+
+
+def test_what_was_seen_so_far_is_told_between_two_looks(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", pattern(50))
+    with preparation(path) as made:
+        told = [(look.number, made.outline()) for look in made.looks()]
+        whole = made.outline()
+    assert [number for number, _ in told] == list(range(6))
+    assert [o.coverage.bursts for _, o in told] == [1, 2, 3, 4, 5, 6]
+    assert [o.tracks[0].cuts for _, o in told] == [tuple((k, 0) for k in range(n + 1)) for n in range(6)]
+    assert all(o.coverage.expired and "of 6 bursts" in o.coverage.why for _, o in told)
+    assert (whole.coverage.expired, whole.coverage.why) == (False, None)
+
+
+def test_a_spent_budget_ends_the_looks_and_is_told(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", pattern(50))
+    with preparation(path, budget_s=0.0) as made:
+        assert [look.number for look in made.looks()] == [0]
+        coverage = made.outline().coverage
+    assert coverage.truncated
+    assert coverage.expired
+    assert coverage.why == "the deadline came when 1 of 6 bursts had been looked at"
+
+
+def test_an_order_of_looks_that_fits_a_scarce_budget_changes_no_answer(tmp_path, monkeypatch):
+    """Spread over the clip first; joined in order of time."""
+    rng = np.random.default_rng(0)
+    mosaics = [rng.integers(low, low + 120, (8, 12, 3)) for low in (0, 130)]
+    scenes = [np.kron(m, np.ones((8, 8, 1))).astype(np.uint8) for m in mosaics]
+    path = write_clip(tmp_path / "c.mp4", [scenes[0]] * 25 + [scenes[1]] * 25)
+    with preparation(path) as forwards:
+        assert [look.number for look in forwards.looks()] == [0, 1, 2, 3, 4, 5]
+    monkeypatch.setattr("pipeline.prepare.AMPLE", 1e9)
+    with preparation(path, budget_s=100.0) as spread:
+        assert [look.number for look in spread.looks()] == [0, 5, 2, 3, 1, 4]
+    ours, theirs = spread.outline(), forwards.outline()
+    assert len(ours.tracks) == 2
+    for a, b in zip(ours.tracks, theirs.tracks, strict=True):
+        assert (a.track, a.cuts, a.bursts, a.quality) == (b.track, b.cuts, b.bursts, b.quality)
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_array_equal(a.start_s, b.start_s)
+    assert ours.coverage == theirs.coverage
+
+
+def test_no_look_is_kept_with_its_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.prepare.AMPLE", 1e9)
+    with preparation(write_clip(tmp_path / "c.mp4", pattern(50)), budget_s=100.0) as made:
+        taken = list(made.looks())
+        assert all(look.samples for look in taken)
+        assert not any(look.samples for look in made._looks)
+
+
+def test_the_digest_is_taken_over_where_it_is_known(tmp_path):
+    with preparation(write_clip(tmp_path / "c.mp4", pattern(50)), sha256="ab" * 32) as made:
+        assert made.outline().media.sha256 == "ab" * 32
+
+
+def test_a_face_that_one_burst_takes_for_two_is_cut_once(tmp_path):
+    """A flicker between the key frames of a burst parts what the whole clip holds together."""
+    path = write_clip(tmp_path / "c.mp4", pattern(50))
+
+    class Jumping(Told):
+        def detect(self, images):
+            found = super().detect(images)
+            if len(found) > 1:
+                found[1] = faces_none()
+            return found
+
+    with preparation(
+        path, SAMPLING.model_copy(update={"detect_every": 1}), detector=Jumping([9, 9, 40, 40])
+    ) as made:
+        looks = list(made.looks())
+        assert [len(look.cuts) for look in looks] == [1] * 6
+        assert made.outline().tracks[0].bursts == 6

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sample import SEARCHED, key_frames, plan_bursts
+from pipeline.sample import SEARCHED, key_frames, plan_bursts, spread_first
 from pipeline.spec import SamplingSpec
 
 gaps = st.lists(st.sampled_from([0.0, 0.001, 0.02, 0.04, 0.5, 3.0]), max_size=200)
@@ -97,3 +97,19 @@ def test_key_frames_begin_and_end_a_burst(count, every):
 def test_key_frames_of_nothing_are_refused(count, every):
     with pytest.raises(ValueError, match="no detections"):
         key_frames(count, every)
+
+
+def test_every_beginning_of_the_order_is_spread_over_the_clip():
+    assert spread_first(8) == [0, 7, 2, 5, 1, 3, 4, 6]
+    assert spread_first(0) == []
+    assert spread_first(1) == [0]
+    assert spread_first(2) == [0, 1]
+
+
+@given(st.integers(0, 200))
+def test_no_run_is_left_out_or_taken_twice(count):
+    order = spread_first(count)
+    assert sorted(order) == list(range(count))
+    for taken in range(2, count):
+        seen = sorted(order[:taken])
+        assert max(b - a for a, b in pairwise(seen)) <= 4 * count / taken

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator
 
 from fastapi.responses import StreamingResponse
@@ -19,6 +20,7 @@ from service.state import Service
 from service.upload import Upload
 
 MEDIA_TYPE = "text/event-stream"
+_NOT_WANTED = re.compile(r"q=0(\.0{0,3})?")
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def wants_events(accept: list[str]) -> bool:
     for part in ",".join(accept).split(","):
         kind, *parameters = (p.strip().lower() for p in part.split(";"))
         if kind == MEDIA_TYPE:
-            return not any(p.replace(" ", "").rstrip("0").rstrip(".") == "q=" for p in parameters)
+            return not any(_NOT_WANTED.fullmatch(p) for p in parameters)
     return False
 
 

@@ -23,6 +23,7 @@ from pipeline.runtime import CPU
 from service import state
 from service.app import create_app
 from service.detect import preferred_wait
+from service.events import wants_events
 from service.models import open_bundles
 from service.server import listen
 from service.settings import Settings
@@ -128,6 +129,73 @@ def test_answer_is_what_the_pipeline_and_the_formula_say(running, clip, tmp_path
     expected = base64.b64encode(hashlib.sha256(clip).digest()).decode()
     assert response.headers["content-digest"] == f"sha-256=:{expected}:"
     assert list(running.scratch.iterdir()) == []
+
+
+def events(response):
+    """Names and contents of the events of a stream."""
+    assert response.headers["content-type"].startswith("text/event-stream")
+    parts = [part.split("\n", 1) for part in response.text.split("\n\n") if part]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+
+def test_an_answer_comes_last_in_a_stream_of_events(running, clip):
+    given = {"content": clip, "headers": {"content-type": "video/mp4"}}
+    plain = running.ask("POST", "/v1/detect", **given).json()
+    given["headers"]["accept"] = "application/json;q=0.5, text/event-stream"
+    response = running.ask("POST", "/v1/detect", **given)
+    assert response.headers["content-digest"].startswith("sha-256=")
+    *before, (last, answer) = events(response)
+    assert last == "answer"
+    assert answer | {"timing_ms": None} == plain | {"timing_ms": None}
+    progress = [content for name, content in before if name == "progress"]
+    assert progress[0]["planned"] == 4
+    assert [p["bursts"] for p in progress] == sorted({p["bursts"] for p in progress})
+    assert {name for name, _ in before} <= {"progress", "running"}
+    assert all(r["verdict"] for name, r in before if name == "running")
+    assert running.service.in_flight == 0
+    assert list(running.scratch.iterdir()) == []
+
+
+def test_a_stream_tells_of_a_problem_in_its_last_event(running):
+    headers = {"content-type": "video/mp4", "accept": "text/event-stream"}
+    response = running.ask("POST", "/v1/detect", content=b"\0\0\0\x18ftypisom" + b"\0" * 300, headers=headers)
+    assert response.status_code == 200
+    ((name, told),) = events(response)
+    assert name == "problem"
+    assert (told["status"], told["request_id"]) == (422, response.headers["x-request-id"])
+    assert running.service.in_flight == 0
+    assert list(running.scratch.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_request_itself_is_no_event(running):
+    headers = {"content-type": "text/html", "accept": "text/event-stream"}
+    problem(running.ask("POST", "/v1/detect", content=b"x", headers=headers), 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/event-stream", True),
+        ("application/json, Text/Event-Stream ;q=0.1", True),
+        ("text/event-stream; q=0.0", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_events_are_sent_to_those_alone_who_ask_for_them(accept, wanted):
+    assert wants_events([accept]) == wanted
+
+
+def test_a_deadline_in_milliseconds_counts_as_a_preference_does(running, clip):
+    def ask(ms, **headers):
+        given = {"content-type": "video/mp4"} | headers
+        return running.ask("POST", f"/v1/detect?deadline_ms={ms}", content=clip, headers=given)
+
+    assert ask(50_000).json()["coverage"]["why"] is None
+    problem(ask(1), 504, "deadline-exceeded")
+    problem(ask(0), 400, "invalid-parameter")
+    assert "preference-applied" not in ask(40_000, prefer="wait=50").headers
+    assert ask(60_000, prefer="wait=50").headers["preference-applied"] == "wait=50"
 
 
 def test_query_shapes_the_answer(running, clip):

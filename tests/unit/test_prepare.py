@@ -285,22 +285,3 @@ def test_no_look_is_kept_with_its_samples(tmp_path, monkeypatch):
 def test_the_digest_is_taken_over_where_it_is_known(tmp_path):
     with preparation(write_clip(tmp_path / "c.mp4", pattern(50)), sha256="ab" * 32) as made:
         assert made.outline().media.sha256 == "ab" * 32
-
-
-def test_a_face_that_one_burst_takes_for_two_is_cut_once(tmp_path):
-    """A flicker between the key frames of a burst parts what the whole clip holds together."""
-    path = write_clip(tmp_path / "c.mp4", pattern(50))
-
-    class Jumping(Told):
-        def detect(self, images):
-            found = super().detect(images)
-            if len(found) > 1:
-                found[1] = faces_none()
-            return found
-
-    with preparation(
-        path, SAMPLING.model_copy(update={"detect_every": 1}), detector=Jumping([9, 9, 40, 40])
-    ) as made:
-        looks = list(made.looks())
-        assert [len(look.cuts) for look in looks] == [1] * 6
-        assert made.outline().tracks[0].bursts == 6

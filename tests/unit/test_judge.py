@@ -189,7 +189,7 @@ def test_a_decoder_waits_while_too_much_of_its_clip_waits_for_the_encoder(bundle
     async def watch(served, gate):
         async def later():
             await asyncio.sleep(0.2)
-            seen.append(served.encoder.queued)
+            seen.extend(told)
             gate.open.set()
 
         watch.task = asyncio.create_task(later())

@@ -100,17 +100,27 @@ def growth(r: Json) -> Growth:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One server under load. Times in seconds, memory the median of the rounds."""
+    """One server under load. rates: of each round; times in seconds, memory the median of the rounds."""
 
     name: str
     version: str | None
     how: str
-    rate: Spread
+    rates: list[float]
     p50: float
     p95: float
     cpu: Spread
     idle_bytes: float
     peak_bytes: float
+
+    @property
+    def rate(self) -> Spread:
+        """Over the rounds."""
+        return Spread.of(self.rates)
+
+    def ahead_of(self, other: "Serving") -> bool:
+        """More requests a second in every round, at an equal or better p95."""
+        faster = all(a > b for a, b in zip(self.rates, other.rates, strict=True))
+        return faster and self.p95 <= other.p95
 
 
 def peers(r: Json) -> list[Serving]:
@@ -125,7 +135,7 @@ def _serving(s: Json) -> Serving:
         s["name"],
         s["version"],
         s["how"],
-        Spread.of([one["requests_per_s"] for one in rounds]),
+        [float(one["requests_per_s"]) for one in rounds],
         percentile(latencies, 0.5),
         percentile(latencies, 0.95),
         Spread.of([one["cpu_s_per_request"] for one in rounds]),

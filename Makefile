@@ -12,7 +12,7 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format load docs lock clean
+.PHONY: help serve test train-smoke lint format load bench docs lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +39,9 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
 	$(BIN)/locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py
 
+bench: $(VENV)/.dev .venv-peers/.done .venv-dlib/.done  ## measure speed, write docs/benchmarks.md; BENCH="limit --quick" for a part
+	$(BIN)/python -m benchmarks $(BENCH)
+
 docs: $(VENV)/.dev  ## write docs/openapi.json and the generated parts of the README
 	$(BIN)/python scripts/write_docs.py
 
@@ -46,7 +49,7 @@ lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-dlib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.uv: requirements/uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -67,3 +70,16 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@sh scripts/install_torch.sh $(BIN)/python $(TORCH)
 	@touch $@
+
+# What the benchmark compares with stays out of the project's own environment.
+.venv-peers/.done: benchmarks/peers/requirements.txt | $(VENV)/.uv
+	@echo "installing the serving frameworks that are measured beside this one"
+	@$(PYTHON) -m venv .venv-peers
+	@$(UV) install --python .venv-peers/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-dlib/.done: benchmarks/ancestor.txt | $(VENV)/.uv
+	@echo "installing dlib, for the ancestor"
+	@$(UV) install --python $(BIN)/python --target .venv-dlib --no-deps --require-hashes -r $< \
+	  || echo "dlib can not be installed here, so the ancestor will not be measured"
+	@mkdir -p .venv-dlib && touch $@

@@ -1,0 +1,1 @@
+"""The published benchmark: `python -m benchmarks`, described in benchmarks/README.md."""

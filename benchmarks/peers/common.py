@@ -1,0 +1,82 @@
+"""What all peers share: the project's own functions, cut where a framework wants to cut them."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.bundle import Bundle, open_bundle
+from pipeline.detect.registry import open_detector
+from pipeline.engine import ENCODE_CHUNK, Engine
+from pipeline.media import Limits
+from pipeline.prepare import prepare
+from pipeline.prepared import PreparedClip
+from pipeline.runtime import usable_cores
+from pipeline.verdict import TrackScores, decide
+
+BUNDLE, PORT = "BENCH_BUNDLE", "BENCH_PORT"
+
+
+def port() -> int:
+    """Where to listen."""
+    return int(os.environ[PORT])
+
+
+def cores() -> int:
+    """As many workers as this project's service has decoders."""
+    return usable_cores()
+
+
+def bundle() -> Bundle:
+    """The bundle that is served."""
+    return open_bundle(Path(os.environ[BUNDLE]), allow_untrained=True)
+
+
+class Preparer:
+    """Decodes, detects, tracks and cuts, on one thread, as a decoder of the service does."""
+
+    def __init__(self) -> None:
+        cv2.setNumThreads(1)
+        self._manifest = bundle().manifest
+        self._detector = open_detector("yunet", threads=1)
+
+    def prepare(self, content: bytes) -> PreparedClip:
+        """A clip from its bytes."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            return prepare(
+                Path(file.name),
+                crop=self._manifest.crop,
+                sampling=self._manifest.sampling,
+                detector=self._detector,
+                limits=Limits(),
+            )
+
+
+class Scorer:
+    """Runs both graphs. threads: those of ONNX Runtime; 0 for all cores."""
+
+    def __init__(self, threads: int) -> None:
+        self._engine = Engine(bundle(), provider="cpu", threads=threads)
+
+    def score(self, clips: Sequence[PreparedClip]) -> list[str]:
+        """Answers as JSON, in order. Samples of all clips share the encoder's batches."""
+        tracks = [track for clip in clips for track in clip.tracks]
+        samples = np.concatenate([track.samples for track in tracks])
+        chunks = range(0, len(samples), ENCODE_CHUNK)
+        features = np.concatenate([self._engine.encode(samples[i : i + ENCODE_CHUNK]) for i in chunks])
+        scores, at = [], 0
+        for track in tracks:
+            part = features[at : at + len(track.samples)]
+            steps, pooled = self._engine.temporal(part[None], np.array([len(part)], np.int64))
+            scores.append(TrackScores(steps[0], pooled[0]))
+            at += len(part)
+        rest = iter(scores)
+        return [
+            decide(clip, [next(rest) for _ in clip.tracks], self._engine.bundle).model_dump_json()
+            for clip in clips
+        ]

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.answer import Answer, Timing
 from pipeline.prepared import Outline
 from pipeline.verdict import MIN_LOOKS, decide
-from service.batcher import BatcherDead, Expired
+from service.batcher import Batcher, BatcherDead, Expired
 from service.encoding import Encoding
-from service.job import Job, Looked, Told
+from service.job import Job, Looked, Told, samples_a_look
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service
@@ -18,6 +19,8 @@ from service.upload import Upload
 
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
 """Shares of a client's patience that are kept for what follows looking, at least and at most."""
+MARGIN = 1.5
+"""How much longer than expected scoring may take without being late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Judge:
     ) -> None:
         self._service, self._upload, self._question = service, upload, question
         self._watch, self._judged = watch, judged
-        self._times = _Times.of(question)
+        self._times = Times.of(question)
         self._encoding = Encoding(question.model.encoder, deadline=self._times.score_at)
         self._outlines: list[Outline] = []
         self._running: asyncio.Task[None] | None = None
@@ -169,7 +172,7 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class _Times:
+class Times:
     """When looking should end, when it is ended, and until when samples are encoded."""
 
     look_until: float | None
@@ -177,15 +180,21 @@ class _Times:
     score_at: float
 
     @classmethod
-    def of(cls, question: Question) -> "_Times":
+    def of(cls, question: Question) -> "Times":
         if not question.partial:
             return cls(None, question.deadline, question.deadline)
-        patience = question.deadline - question.begun
-        encoder = question.model.encoder
-        behind = encoder.queued / encoder.rate if encoder.rate else 0.0
-        reserve = min(MOST_RESERVE * patience, LEAST_RESERVE * patience + behind)
-        end = question.deadline
-        return cls(end - reserve, end - reserve / 2, end - reserve / 4)
+        end, patience = question.deadline, question.deadline - question.begun
+        least, most = LEAST_RESERVE * patience, MOST_RESERVE * patience
+        scoring = _expected(question.model.temporal, 1)
+        encoding = _expected(question.model.encoder, samples_a_look(question.model.bundle.manifest))
+        look_until = end - min(most, least + encoding + MARGIN * scoring)
+        score_at = end - min(most / 2, least / 4 + MARGIN * scoring)
+        return cls(look_until, (look_until + score_at) / 2, score_at)
+
+
+def _expected(batcher: Batcher[Any, Any], more: int) -> float:
+    """Seconds until a batcher will have run what is queued and some more; 0 before its first batch."""
+    return (batcher.queued + more) / batcher.rate if batcher.rate else 0.0
 
 
 def _observe(service: Service, queues: dict[str, float], seconds: dict[str, float]) -> None:

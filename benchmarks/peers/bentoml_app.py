@@ -9,8 +9,7 @@ from pathlib import Path
 
 import bentoml
 
-from benchmarks.peers.common import Preparer, Scorer, cores
-from pipeline.prepared import PreparedClip
+from benchmarks.peers.common import Preparer, Scorer, cores, packed, unpacked
 
 MAX_BATCH, MAX_LATENCY_MS = 8, 60_000
 SERVED = {"traffic": {"timeout": 300}, "logging": {"access": {"enabled": False}}}
@@ -26,7 +25,7 @@ class Model:
     @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=MAX_LATENCY_MS)
     def score(self, clips: list[bytes]) -> list[str]:
         """An answer to each clip."""
-        return self._scorer.score([PreparedClip.from_bytes(c) for c in clips])
+        return self._scorer.score([unpacked(c) for c in clips])
 
 
 @bentoml.service(workers=cores(), **SERVED)
@@ -41,7 +40,7 @@ class Detect:
     @bentoml.api
     async def detect(self, file: Path) -> str:
         """The JSON of the answer."""
-        clip = await asyncio.to_thread(lambda: self._preparer.prepare(file.read_bytes()).to_bytes())
+        clip = await asyncio.to_thread(lambda: packed(self._preparer.prepare(file.read_bytes())))
         (answer,) = await self.model.to_async.score([clip])
         return str(answer)
 

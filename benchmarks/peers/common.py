@@ -1,5 +1,6 @@
 """What all peers share: the project's own functions, cut where a framework wants to cut them."""
 
+import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ import numpy as np
 
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.detect.registry import open_detector
-from pipeline.engine import ENCODE_CHUNK, Engine
+from pipeline.engine import Engine
+from pipeline.frames import U8
 from pipeline.media import Limits
 from pipeline.prepare import prepare
-from pipeline.prepared import PreparedClip
+from pipeline.prepared import Cut, Outline, PreparedClip
 from pipeline.runtime import usable_cores
 from pipeline.verdict import TrackScores, decide
 
@@ -33,6 +35,25 @@ def cores() -> int:
 def bundle() -> Bundle:
     """The bundle that is served."""
     return open_bundle(Path(os.environ[BUNDLE]), allow_untrained=True)
+
+
+def packed(clip: PreparedClip) -> bytes:
+    """A prepared clip as it travels from process to process, without a pickle."""
+    file = io.BytesIO()
+    np.save(file, np.frombuffer(clip.to_bytes(), np.uint8))
+    for track in clip.tracks:
+        np.save(file, track.samples)
+    return file.getvalue()
+
+
+def unpacked(data: bytes) -> PreparedClip:
+    """Inverse of `packed`."""
+    file = io.BytesIO(data)
+    outline = Outline.from_bytes(np.load(file).tobytes())
+    cuts: dict[Cut, U8] = {}
+    for track in outline.tracks:
+        cuts |= dict(zip(track.cuts, np.split(np.load(file), len(track.cuts)), strict=True))
+    return outline.filled(cuts)
 
 
 class Preparer:
@@ -67,8 +88,9 @@ class Scorer:
         """Answers as JSON, in order. Samples of all clips share the encoder's batches."""
         tracks = [track for clip in clips for track in clip.tracks]
         samples = np.concatenate([track.samples for track in tracks])
-        chunks = range(0, len(samples), ENCODE_CHUNK)
-        features = np.concatenate([self._engine.encode(samples[i : i + ENCODE_CHUNK]) for i in chunks])
+        size = self._engine.best_batch
+        chunks = range(0, len(samples), size)
+        features = np.concatenate([self._engine.encode(samples[i : i + size]) for i in chunks])
         scores, at = [], 0
         for track in tracks:
             part = features[at : at + len(track.samples)]

@@ -9,7 +9,7 @@ import sys
 
 from mosec import Server, Worker
 
-from benchmarks.peers.common import Preparer, Scorer, cores, port
+from benchmarks.peers.common import Preparer, Scorer, cores, packed, port, unpacked
 from pipeline.prepared import PreparedClip
 
 MAX_BATCH, MAX_WAIT_MS = 8, 10
@@ -31,7 +31,7 @@ class Prepare(Worker):
 
     def serialize_ipc(self, data: PreparedClip) -> bytes:
         """To the next stage."""
-        return data.to_bytes()
+        return packed(data)
 
 
 class Score(Worker):
@@ -42,7 +42,7 @@ class Score(Worker):
 
     def deserialize_ipc(self, data: bytes) -> PreparedClip:
         """From the stage before."""
-        return PreparedClip.from_bytes(data)
+        return unpacked(data)
 
     def forward(self, data: list[PreparedClip]) -> list[str]:
         """An answer to each clip."""

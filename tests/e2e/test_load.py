@@ -107,7 +107,7 @@ def bytes_of_a_clip(tmp_path: Path) -> Path:
 
 def test_whatever_is_no_answer_is_a_failure(bytes_of_a_clip: Path) -> None:
     with scripted(chain(FAULTS, repeat(ANSWER))) as host:
-        load = run_locust(host, users=len(FAULTS), seconds=3, clip=bytes_of_a_clip)
+        load = run_locust(host, users=len(FAULTS), seconds=8, clip=bytes_of_a_clip)
     assert load.code == 1
     assert load.failures == {"/v1/detect": len(FAULTS)}
     assert load.requests["/v1/detect"] > len(FAULTS)
@@ -116,7 +116,7 @@ def test_whatever_is_no_answer_is_a_failure(bytes_of_a_clip: Path) -> None:
 def test_being_turned_away_is_counted_apart(bytes_of_a_clip: Path) -> None:
     away = [Reply(503, "{}", retry_after="0"), Reply(429, "{}", retry_after="1")]
     with scripted(chain(away, repeat(ANSWER))) as host:
-        load = run_locust(host, users=2, seconds=2, clip=bytes_of_a_clip)
+        load = run_locust(host, users=2, seconds=5, clip=bytes_of_a_clip)
     assert load.code == 0
     assert load.requests["/v1/detect (turned away)"] == len(away)
     assert load.requests["/v1/detect"] > 0
@@ -125,7 +125,7 @@ def test_being_turned_away_is_counted_apart(bytes_of_a_clip: Path) -> None:
 
 def test_client_waits_as_it_was_asked_to_and_none_answered_is_a_failure(bytes_of_a_clip: Path) -> None:
     with scripted(repeat(Reply(503, "{}", retry_after="3600"))) as host:
-        load = run_locust(host, users=2, seconds=2, clip=bytes_of_a_clip)
+        load = run_locust(host, users=2, seconds=5, clip=bytes_of_a_clip)
     assert load.code == 1
     assert load.requests == {"/v1/detect (turned away)": 2}
     assert load.failures == {"/v1/detect (turned away)": 0}

@@ -360,6 +360,35 @@ def logged(server, request_id):
     return []
 
 
+def stream(server, content):
+    headers = {"content-type": "video/mp4", "accept": "text/event-stream"}
+    return server.client.stream("POST", "/v1/detect", content=content, headers=headers)
+
+
+def test_events_come_while_the_clip_is_read_and_the_answer_is_the_usual_one(server, clip, clean):
+    usual = ageless(server.detect(clip, "video/mp4"))
+    with stream(server, clip) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in response.iter_lines() if line]
+    names = [line.removeprefix("event: ") for line in lines[::2]]
+    assert names[0] == "progress"
+    assert names[-1] == "answer"
+    assert names.count("answer") == 1
+    answer = json.loads(lines[-1].removeprefix("data: "))
+    del answer["timing_ms"]
+    assert answer == usual
+
+
+def test_client_that_leaves_a_stream_leaves_nothing_behind(server, tmp_path, clean):
+    long = media.face_clip(tmp_path / "long.mp4", seconds=8, size=640).read_bytes()
+    with stream(server, long[:LIMIT]) as response:
+        assert next(response.iter_lines()) == "event: progress"
+    deadline = time.monotonic() + 10
+    while "detector_requests_in_flight 0.0" not in server.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_log_has_an_id_for_each_request_and_no_file_names(server, clip, clean):
     response = server.client.post(
         "/v1/detect",

@@ -24,7 +24,7 @@ from benchmarks.parts import ancestor as ancestor_part
 from benchmarks.parts import peers as peers_part
 from benchmarks.parts import sparse as sparse_part
 from benchmarks.parts.sparse import Found, compared, found, matched
-from benchmarks.peers.common import BUNDLE, Preparer, Scorer
+from benchmarks.peers.common import BUNDLE, Preparer, Scorer, packed, unpacked
 from benchmarks.processes import cpu_seconds, memory_bytes, parse_memory, parse_stat, peak_memory, tree
 from benchmarks.report import read, render, write
 from benchmarks.servers import free_port, running
@@ -359,7 +359,7 @@ def test_the_stages_are_those_of_the_clip_and_their_work_is_counted(bench, clip,
 def test_peers_answer_each_clip_of_a_batch_as_the_pipeline_does(bench, clip, tmp_path, monkeypatch):
     monkeypatch.setenv(BUNDLE, str(bench.bundle.path))
     files = [clip, write_sample(tmp_path / "two.mp4", seconds=0.5, size=640, faces=2)]
-    ready = [Preparer().prepare(file.read_bytes()) for file in files]
+    ready = [unpacked(packed(Preparer().prepare(file.read_bytes()))) for file in files]
     assert [len(c.tracks) for c in ready] == [1, 2]
     answers = [Answer.model_validate_json(a) for a in Scorer(threads=1).score(ready)]
     detector, engine = open_detector("yunet"), Engine(bench.bundle)

@@ -12,7 +12,7 @@ from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutli
 from service import encoding
 from service.batcher import Expired
 from service.job import Looked
-from service.judge import Judge, Question
+from service.judge import Judge, Question, Times
 from service.metrics import Metrics
 from service.models import load
 from service.problems import DeadlineExceeded
@@ -215,3 +215,24 @@ def test_who_watches_is_told_what_was_seen_and_what_it_would_mean(bundle, tmp_pa
     assert [o.coverage.bursts for o in watched] == [2]
     assert answers[0].probabilities.fake == pytest.approx(expected(2), abs=1e-5)
     assert answer.probabilities.fake == pytest.approx(expected(4), abs=1e-5)
+
+
+def times(bundle, *, patience=10.0, encoder=(0, 0.0), temporal=(0, 0.0), partial=True):
+    """Seconds before the deadline, by queued items and items a second of both batchers."""
+    batchers = [SimpleNamespace(queued=q, rate=r) for q, r in (encoder, temporal)]
+    served = SimpleNamespace(bundle=bundle, encoder=batchers[0], temporal=batchers[1])
+    question = Question(served, 4, False, True, 100.0, 100.0 + patience, partial=partial)
+    made = Times.of(question)
+    return [
+        None if t is None else question.deadline - t for t in (made.look_until, made.kill_at, made.score_at)
+    ]
+
+
+def test_the_time_that_is_kept_grows_with_what_is_queued(bundle):
+    assert times(bundle) == pytest.approx([1.0, 0.625, 0.25])
+    # Two samples a look behind 198 at 100 a second, and one sequence behind none at two a second.
+    busy = times(bundle, encoder=(198, 100.0), temporal=(0, 2.0))
+    assert busy == pytest.approx([1.0 + 2.0 + 0.75, 2.375, 0.25 + 0.75])
+    flooded = times(bundle, encoder=(10**6, 1.0), temporal=(10**6, 1.0))
+    assert flooded == pytest.approx([5.0, 3.75, 2.5])
+    assert times(bundle, partial=False) == [None, 0.0, 0.0]

@@ -98,7 +98,7 @@ def test_a_student_approaches_its_teachers_without_any_label(teachers: Teachers,
     ours = fake(answer(network, samples, "fp32"))
     constant = (theirs - theirs.median()).abs().mean()
     assert constant > 0.1
-    assert (ours - theirs).abs().mean() < constant / 4
+    assert (ours - theirs).abs().mean() < constant / 3
 
 
 @torch.no_grad()

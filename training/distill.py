@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -174,8 +174,9 @@ def distill(
 ) -> Path:
     """Teach a student and return the path of its checkpoint; one that is found in `out` is resumed.
 
-    The checkpoint holds the averaged weights. batches: from a step on; the run also ends with them.
-    threads: of torch on a CPU. Writes checkpoint.pt and metrics.jsonl. Raises CheckpointError when
+    The checkpoint holds the averaged weights. A run that is resumed may have another budget, which the
+    learning rate then follows; one that has spent it ends at once. batches: from a step on; the run also
+    ends with them. threads: of torch on a CPU. Writes checkpoint.pt and metrics.jsonl. Raises CheckpointError when
     the checkpoint there is of another plan or other teachers, Diverged when the loss is no number.
     """
     torch.set_num_threads(threads)
@@ -278,9 +279,17 @@ class _Run:
     def _resume(self) -> None:
         path = self.out / CHECKPOINT
         averaged, training = load_checkpoint(path)
-        if training.get("distillation") != self.made_by:
+        if _apart_from_the_budget(training.get("distillation")) != _apart_from_the_budget(self.made_by):
             raise CheckpointError(f"{path} is of another plan or other teachers; choose another directory")
         self.pupil.load_state_dict(training["pupil"])
         self.optimiser.load_state_dict(training["optimiser"])
         self.averaged.load(averaged.state_dict())
         self.step, self.began = training["step"], self.clock() - training["seconds"]
+
+
+def _apart_from_the_budget(made_by: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What has to be the same for a run to go on: it may be given more time, or less."""
+    if made_by is None:
+        return None
+    plan = {k: v for k, v in made_by["plan"].items() if k not in {"steps", "minutes"}}
+    return {**made_by, "plan": plan}

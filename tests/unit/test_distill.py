@@ -134,6 +134,16 @@ def test_a_finished_run_is_left_as_it_is(teachers: Teachers, tmp_path: Path) -> 
     assert path.read_bytes() == before
 
 
+def test_a_run_may_be_given_another_budget(teachers: Teachers, tmp_path: Path) -> None:
+    distill(teachers, PLAN, batches, tmp_path)
+    longer = PLAN.model_copy(update={"steps": 16})
+    _, training = load_checkpoint(distill(teachers, longer, batches, tmp_path))
+    assert training["step"] == 16
+    shorter = PLAN.model_copy(update={"steps": 8})
+    _, training = load_checkpoint(distill(teachers, shorter, lambda _: pytest.fail("it is over"), tmp_path))
+    assert training["step"] == 16
+
+
 def test_another_plan_or_other_teachers_are_refused(teachers: Teachers, tmp_path: Path) -> None:
     distill(teachers, PLAN, batches, tmp_path)
     with pytest.raises(CheckpointError, match="another plan"):

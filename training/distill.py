@@ -176,8 +176,9 @@ def distill(
 
     The checkpoint holds the averaged weights. A run that is resumed may have another budget, which the
     learning rate then follows; one that has spent it ends at once. batches: from a step on; the run also
-    ends with them. threads: of torch on a CPU. Writes checkpoint.pt and metrics.jsonl. Raises CheckpointError when
-    the checkpoint there is of another plan or other teachers, Diverged when the loss is no number.
+    ends with them. threads: of torch on a CPU. Writes checkpoint.pt and metrics.jsonl. Raises
+    CheckpointError when the checkpoint there is of another plan or other teachers, Diverged when the loss
+    is no number.
     """
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)

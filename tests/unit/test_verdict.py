@@ -204,3 +204,9 @@ def test_doubts_about_the_model_itself_are_said():
     codes = {r.split(":")[0] for r in answer.reasons}
     assert {"untrained_model", "uncalibrated"} <= codes
     assert (answer.model.trained, answer.model.calibration) == (False, None)
+
+
+def test_the_way_of_the_decoder_to_the_frames_gives_no_other_identity():
+    one = clip(track())
+    other = replace(one, media=replace(one.media, frames_decoded=one.media.frames_decoded + 7))
+    assert decide(one, [scores(0.4)], bundle()).id == decide(other, [scores(0.4)], bundle()).id

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from pipeline.bundle import Manifest, default_bundle, default_models
+from pipeline.bundle import Manifest, bundles, default_bundle, default_models
 from service.settings import settings_table
 from training.card import headline
 from training.recipe_docs import recipe_table
@@ -34,6 +34,7 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     text = _replaced(text, "answer", f"```json\n{compact(answer)}\n```")
     text = _replaced(text, "settings", settings_table().strip())
+    text = _replaced(text, "models", models_table())
     text = _replaced(text, "limits", limits(_manifest()))
     readme.write_text(text, encoding="utf-8")
     training = ROOT / "docs" / "training.md"
@@ -84,6 +85,31 @@ def limits(manifest: Manifest) -> str:
         f"{interval(e['true_positive_rate'])} of the forged and {interval(e['false_positive_rate'])} of the "
         "genuine clips `manipulated`. Decide nothing about anybody by it alone."
     )
+
+
+def models_table() -> str:
+    """The embedded bundles beside each other, from their manifests."""
+    models = default_models()
+    default = default_bundle(models).name
+    rows = [
+        "| Model | Network | Size | AUC | matched sharpness | at crf 30 | Exact pairs | Samples/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, path in bundles(models).items():
+        manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
+        e, speed = headline(manifest.summary["evaluation"]), manifest.summary.get("speed", {})
+        size = sum((path / file).stat().st_size for file in manifest.files) / 1e6
+        network = f"{manifest.architecture['trunk']}, LSTM {manifest.architecture['hidden']}"
+        cells = [
+            f"[`{name}`](models/{name}/MODEL_CARD.md){', the default' if name == default else ''}",
+            network,
+            f"{size:.0f} MB, {manifest.precision}",
+            *(interval(e[figure]) for figure in ("auc", "matched", "encoded")),
+            f"{e['pairs']['won']} of {e['pairs']['pairs']}",
+            f"{speed.get('samples_per_second', 'not measured')}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def compact(value: object) -> str:

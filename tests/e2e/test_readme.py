@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pipeline.bundle import Manifest, default_bundle, default_models
-from scripts.write_docs import limits
+from scripts.write_docs import limits, models_table
 from service.settings import settings_table
 from tests.server import ROOT, served
 
@@ -91,6 +91,10 @@ def test_every_command_is_run_or_is_a_make_target():
 
 def test_the_table_of_settings_is_the_settings():
     assert part("settings") == settings_table().strip()
+
+
+def test_the_table_of_models_is_what_is_shipped():
+    assert part("models") == models_table()
 
 
 def test_what_is_said_of_the_model_is_what_was_measured():

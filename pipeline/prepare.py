@@ -82,8 +82,7 @@ class Preparation:
         self._until = None if budget_s is None else time.monotonic() + budget_s
         scarce = budget_s is not None and budget_s < AMPLE * self._expected_s()
         self._forwards = sampling.spread == "head" or not scarce
-        self._max_gap_s = _gap(clip, self._plan)
-        self._linker = Linker(self._max_gap_s)
+        self._linker = Linker(_gap(clip, self._plan))
         self._looks: list[Look] = []
         self._bursts, self._frames, self._seconds = 0, 0, 0.0
         self._whole = False
@@ -91,15 +90,16 @@ class Preparation:
 
     @property
     def planned(self) -> int:
-        """Bursts that are looked at, at most."""
-        return len(self._plan)
+        """Bursts in which a face is wanted; those of `head` may be found later in the clip."""
+        return min(len(self._plan), self._sampling.bursts)
 
     def looks(self) -> Iterator[Look]:
         """Look at each burst of the plan, until the budget is spent; at the first in any case.
 
         With `head`, until some face was cut from as many bursts as were asked for.
         """
-        order = list(range(self.planned)) if self._forwards else spread_first(self.planned)
+        count = len(self._plan)
+        order = list(range(count)) if self._forwards else spread_first(count)
         bursts = self._clip.bursts([self._plan[k] for k in order])
         starts = [run.start for run in self._plan]
         while (burst := self._next(bursts)) is not None:
@@ -109,13 +109,13 @@ class Preparation:
             yield look
             if self._sampling.spread == "head" and self._linker.most_looks >= self._sampling.bursts:
                 break
-            if self._until is not None and time.monotonic() >= self._until and self._bursts < self.planned:
+            if self._until is not None and time.monotonic() >= self._until and self._bursts < count:
                 return
         self._whole = True
 
     def outline(self) -> Outline:
         """The clip as far as it was looked at."""
-        linker = self._linker if self._forwards else linked(self._looks, self._max_gap_s)
+        linker = self._linker if self._forwards else self._linked()
         duration = self._clip.duration_s
         fraction = min(1.0, self._seconds / duration) if duration > 0 else 1.0
         why = self._clip.truncated or self._clip.damage
@@ -130,6 +130,7 @@ class Preparation:
                 truncated=why is not None,
                 why=why,
                 expired=not self._whole,
+                planned=self.planned,
             ),
             linker.tracks(self._max_faces),
             linker.faces_seen,
@@ -149,10 +150,15 @@ class Preparation:
         else:
             self._looks.append(replace(look, samples=[]))
 
+    def _linked(self) -> Linker:
+        """The looks so far, which lie farther apart than those of the whole plan."""
+        taken = sorted(look.number for look in self._looks)
+        return linked(self._looks, _gap(self._clip, [self._plan[k] for k in taken]))
+
     def _expected_s(self) -> float:
         """What it takes to decode all that lies before the end of the plan, and to look."""
         frames = self._plan[-1].stop if self._plan else 0
-        return DECODE_S_PER_PIXEL * frames * self._clip.width * self._clip.height + LOOK_S * self.planned
+        return DECODE_S_PER_PIXEL * frames * self._clip.width * self._clip.height + LOOK_S * len(self._plan)
 
     def _facts(self) -> MediaFacts:
         clip = self._clip

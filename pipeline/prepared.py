@@ -10,14 +10,19 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, with_config
 
 from pipeline.frames import F32, U8
 
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How what another process sends is read."""
 
+
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
     """The clip as its container and its frames describe it. Sizes are of the upright picture."""
@@ -34,10 +39,12 @@ class MediaFacts:
     frames_used: int
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """How much of the clip was looked at: seconds of frames, their share of its duration, the number of
-    bursts they came in. `why` says what cut the clip short, if anything did; `expired`: a deadline."""
+    bursts they came in, of `planned` ones. `why` says what cut the clip short, if anything did; `expired`: a
+    deadline."""
 
     seconds_looked_at: float
     fraction: float
@@ -45,8 +52,10 @@ class Coverage:
     truncated: bool
     why: str | None = None
     expired: bool = False
+    planned: int = 0
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class Quality:
     """Medians over a track. size_px: side of the face box in source pixels; sharpness: variance of
@@ -63,7 +72,7 @@ class Quality:
 Cut = tuple[int, int]
 """A look's number and the place among its cuts: the samples of one face in one burst."""
 
-_ARRAYS = ("start_s", "end_s", "boxes")
+_ARRAYS: tuple[Literal["start_s", "end_s", "boxes"], ...] = ("start_s", "end_s", "boxes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,42 +154,59 @@ class Outline:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Outline":
-        """Inverse of `to_bytes`. Raises ValueError or KeyError on anything malformed."""
+        """Inverse of `to_bytes`. Every value is checked; raises ValueError on anything malformed."""
         try:
-            return cls._parse(data)
-        except (struct.error, TypeError) as e:
+            (size,) = struct.unpack_from("<I", data)
+            header = _Header.model_validate_json(data[4 : 4 + size])
+        except struct.error as e:
             raise ValueError(f"malformed outline of a clip: {e}") from e
-
-    @classmethod
-    def _parse(cls, data: bytes) -> "Outline":
-        (size,) = struct.unpack_from("<I", data)
-        header = json.loads(data[4 : 4 + size])
         at = 4 + size
 
-        def take(shape: list[int]) -> F32:
+        def take(shape: Sequence[int]) -> F32:
             nonlocal at
             a: F32 = np.frombuffer(data, np.float32, int(np.prod(shape)), at).reshape(shape)
             at += a.nbytes
+            if not np.isfinite(a).all():
+                raise ValueError("malformed outline of a clip: a number is not finite")
             return a
 
         tracks = [
             TrackOutline(
-                track=t["track"],
-                quality=Quality(**t["quality"]),
-                bursts=t["bursts"],
-                frames_used=t["frames_used"],
-                cuts=tuple((int(look), int(place)) for look, place in t["cuts"]),
-                **{name: take(t["shapes"][name]) for name in _ARRAYS},
+                track=t.track,
+                quality=t.quality,
+                bursts=t.bursts,
+                frames_used=t.frames_used,
+                cuts=t.cuts,
+                **{name: take(t.shapes[name]) for name in _ARRAYS},
             )
-            for t in header["tracks"]
+            for t in header.tracks
         ]
-        return Outline(
-            MediaFacts(**header["media"]),
-            Coverage(**header["coverage"]),
-            tracks,
-            header["faces_seen"],
-            header["timing_ms"],
-        )
+        return Outline(header.media, header.coverage, tracks, header.faces_seen, header.timing_ms)
+
+
+class _Part(BaseModel):
+    model_config = _STRICT
+
+
+class _TrackHeader(_Part):
+    """What of a track is no array."""
+
+    track: int
+    quality: Quality
+    bursts: int
+    frames_used: int
+    cuts: tuple[tuple[int, int], ...]
+    shapes: dict[Literal["start_s", "end_s", "boxes"], list[Annotated[int, Field(ge=0, le=2**31)]]]
+
+
+class _Header(_Part):
+    """What of an outline is no array."""
+
+    media: MediaFacts
+    coverage: Coverage
+    tracks: list[_TrackHeader]
+    faces_seen: int
+    timing_ms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

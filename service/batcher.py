@@ -215,6 +215,7 @@ class Batcher(Generic[Item, Result]):
             self._device.stop()
             for call in self._calls:
                 _fail(call, BatcherDead(f"{self.name} has ended: {self.dead}"))
+                self._withdraw(call)
 
     async def _serve(self) -> None:
         while True:

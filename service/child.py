@@ -20,6 +20,8 @@ from service.job import SLACK_BYTES, Counts, Job, Listener, Told
 
 START_S = 60.0
 """Seconds that a child may take to load its detector."""
+MOST_OUTLINES = 4096
+"""Of one clip: one each tenth of a second for as long as a decoder may be at work."""
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 """Of the environment, a decoder sees no more than this."""
 
@@ -140,12 +142,15 @@ class Child:
         if kind != TAKEN:
             raise Crashed(f"the decoder takes no job but sends a frame of kind {kind!r}")
         counts: Counts = {}
+        outlines = 0
         while True:
             kind, content = await self._receive(job.most_bytes)
             if kind not in {LOOKED, OUTLINED}:
                 break
-            told = _parsed(job, kind, content, counts)
-            await listener(told)
+            outlines += kind == OUTLINED
+            if outlines > (MOST_OUTLINES if job.outlines else 0):
+                raise Crashed("the decoder sends outlines that nobody asked for")
+            await listener(_parsed(job, kind, content, counts))
         self.clips += 1
         if kind == REFUSED:
             raise _refusal(content)
@@ -199,7 +204,7 @@ def _parsed(job: Job, kind: bytes, content: bytes, counts: Counts) -> Told:
         if kind == LOOKED:
             return job.looked(content, counts)
         return job.outlined(content, counts)
-    except (ValueError, KeyError, TypeError, OverflowError, struct.error) as e:
+    except (ValueError, TypeError, OverflowError, struct.error) as e:
         raise Crashed(f"the decoder sends nonsense: {e}") from e
 
 

@@ -28,14 +28,15 @@ class Encoding:
         self.queued_s = 0.0
         """The longest time that the samples of one look waited before the encoder took the first."""
         self.busy_s = 0.0
-        """Time between the first of any and the last of all, less that wait."""
-        self._begun: float | None = None
+        """Time in which any samples waited or were encoded."""
+        self._begun = 0.0
 
     async def add(self, looked: Looked) -> None:
         """Encode the samples of a look; returns when there is room for another one. Raises what a look
         that was added before has failed with."""
         count = looked.samples.shape[0] * looked.samples.shape[1]
-        self._begun = self._begun or asyncio.get_running_loop().time()
+        if self._waiting == 0:
+            self._begun = asyncio.get_running_loop().time()
         self._waiting += count
         self._tasks.add(asyncio.create_task(self._encode(looked, count)))
         while self._waiting > MOST_WAITING:
@@ -47,15 +48,11 @@ class Encoding:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._collect()
-        if self._begun is not None:
-            passed = asyncio.get_running_loop().time() - self._begun
-            self.busy_s = max(0.0, passed - self.queued_s)
 
     async def until(self, outline: Outline) -> None:
         """Wait until all that an outline names is encoded, or can not be any more."""
-        while self._tasks and not self.holds(outline):
-            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.sleep(0)
+        while not self.holds(outline) and (pending := {t for t in self._tasks if not t.done()}):
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     def holds(self, outline: Outline) -> bool:
         """Whether all that an outline names is encoded."""
@@ -65,11 +62,11 @@ class Encoding:
         """Features of each track, float32 [T, D]; all that the outline names must be encoded."""
         return [np.stack([f for cut in t.cuts for f in self._features[cut]]) for t in outline.tracks]
 
-    async def stop(self) -> None:
-        """Give up what is not encoded yet."""
+    def stop(self) -> asyncio.Future[list[BaseException | None]]:
+        """Give up what is not encoded yet; ends when all of it has left the queue."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _encode(self, looked: Looked, count: int) -> None:
         faces, each = looked.samples.shape[:2]
@@ -78,6 +75,8 @@ class Encoding:
             outcome = await self._encoder.submit(samples, deadline=self._deadline, owner=self._owner)
         finally:
             self._waiting -= count
+            if self._waiting == 0:
+                self.busy_s += asyncio.get_running_loop().time() - self._begun
         self.queued_s = max(self.queued_s, outcome.queued_s)
         for k in range(faces):
             self._features[looked.number, k] = outcome.results[k * each : (k + 1) * each]

@@ -20,7 +20,7 @@ from service.state import Service
 from service.upload import Upload
 
 MEDIA_TYPE = "text/event-stream"
-_NOT_WANTED = re.compile(r"q=0(\.0{0,3})?")
+_WEIGHT = re.compile(r"q=([01](?:\.\d{0,3})?)")
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ class Running(BaseModel):
 
 
 def wants_events(accept: list[str]) -> bool:
-    """Whether Accept header fields name event streams with a quality above 0 (RFC 9110, 12.5.1)."""
+    """Whether Accept header fields prefer event streams to JSON (RFC 9110, 12.5.1)."""
+    wanted = dict.fromkeys((MEDIA_TYPE, "application/json"), 0.0)
     for part in ",".join(accept).split(","):
         kind, *parameters = (p.strip().lower() for p in part.split(";"))
-        if kind == MEDIA_TYPE:
-            return not any(_NOT_WANTED.fullmatch(p) for p in parameters)
-    return False
+        if kind in wanted:
+            weights = [float(m[1]) for p in parameters if (m := _WEIGHT.fullmatch(p))]
+            wanted[kind] = weights[0] if weights else 1.0
+    return wanted[MEDIA_TYPE] > 0 and wanted[MEDIA_TYPE] >= wanted["application/json"]
 
 
 class EventStream(StreamingResponse):
@@ -66,26 +68,37 @@ class EventStream(StreamingResponse):
         stack: contextlib.AsyncExitStack,
     ) -> None:
         headers = {**state.headers, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(self._events(), media_type=MEDIA_TYPE, headers=headers)
+        self._events: asyncio.Queue[str | None] = asyncio.Queue()
+        super().__init__(self._sent(), media_type=MEDIA_TYPE, headers=headers)
         self._service, self._upload, self._question = service, upload, question
         self._request_id, self._stack = state.request_id, stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; whatever happens, nothing is held afterwards."""
-        async with self._stack:
-            await super().__call__(scope, receive, send)
+        """Send the events; whatever happens, nothing is held afterwards.
 
-    async def _events(self) -> AsyncIterator[str]:
-        events: asyncio.Queue[str | None] = asyncio.Queue()
-        judging = asyncio.create_task(self._judge(events))
+        The work is no part of what Starlette cancels when the client leaves, again at each wait, so that it
+        can end in order. What it holds is free when it has ended, however slowly its events are read.
+        """
+        working = asyncio.create_task(self._work())
         try:
-            while (event := await events.get()) is not None:
-                yield event
+            await super().__call__(scope, receive, send)
         finally:
-            judging.cancel()
-            await asyncio.gather(judging, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await self._stack.aclose()
 
-    async def _judge(self, events: "asyncio.Queue[str | None]") -> None:
+    async def _sent(self) -> AsyncIterator[str]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def _work(self) -> None:
+        async with self._stack:
+            await self._judge()
+        self._events.put_nowait(None)
+
+    async def _judge(self) -> None:
+        events = self._events
+
         def watch(outline: Outline) -> None:
             events.put_nowait(_event("progress", self._progress(outline).model_dump_json()))
 
@@ -108,13 +121,11 @@ class EventStream(StreamingResponse):
         else:
             self._service.metrics.verdicts.labels(answer.verdict).inc()
             events.put_nowait(_event("answer", answer.model_dump_json()))
-        events.put_nowait(None)
 
     def _progress(self, outline: Outline) -> Progress:
-        sampling = self._question.model.bundle.manifest.sampling
         return Progress(
             bursts=outline.coverage.bursts,
-            planned=sampling.bursts,
+            planned=outline.coverage.planned,
             seconds_looked_at=outline.coverage.seconds_looked_at,
             faces=outline.faces_seen,
         )

@@ -90,12 +90,13 @@ class Job:
         outline = Outline.from_bytes(content)
         if len(outline.tracks) > self.max_faces:
             raise ValueError("more tracks than asked for")
-        longest = longest_sequence(self.manifest)
+        longest, burst = longest_sequence(self.manifest), self.manifest.sampling.burst_frames
         for t in outline.tracks:
             sent = [counts.get(look, (0, 0)) for look, _ in t.cuts]
             steps = sum(count for _, count in sent)
             known = all(0 <= place < faces for (_, place), (faces, _) in zip(t.cuts, sent, strict=True))
-            right = known and 0 < steps <= longest and t.boxes.ndim == 2 and t.boxes.shape[1] == 5
+            rows = len(t.boxes) if t.boxes.ndim == 2 and t.boxes.shape[1] == 5 else 0
+            right = known and 0 < steps <= longest and 0 < rows <= burst * len(t.cuts)
             if not (right and t.start_s.shape == t.end_s.shape == (steps,)):
                 raise ValueError(f"track {t.track} is not of what was sent")
         return outline

@@ -19,6 +19,8 @@ from service.upload import Upload
 
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
 """Shares of a client's patience that are kept for what follows looking, at least and at most."""
+RUNNING_EVERY_S = 0.5
+"""Time between two verdicts of what was seen so far, at least: each scores all of it anew."""
 MARGIN = 1.5
 """How much longer than expected scoring may take without being late."""
 
@@ -58,11 +60,12 @@ class Judge:
     ) -> None:
         self._service, self._upload, self._question = service, upload, question
         self._watch, self._judged = watch, judged
-        self._times = Times.of(question)
+        self._times = Times.of(question, asyncio.get_running_loop().time())
         self._encoding = Encoding(question.model.encoder, deadline=self._times.score_at)
         self._outlines: list[Outline] = []
         self._running: asyncio.Task[None] | None = None
         self._waited = 0.0
+        self._next_running = 0.0
 
     async def answer(self) -> Answer:
         """Raises MediaError, DeadlineExceeded or Unavailable."""
@@ -79,10 +82,11 @@ class Judge:
         try:
             yield
         finally:
-            if self._running is not None:
-                self._running.cancel()
-                await asyncio.gather(self._running, return_exceptions=True)
-            await self._encoding.stop()
+            # Both are cancelled before either is waited for: the wait itself may be cancelled.
+            stopped = self._encoding.stop()
+            running = self._running or asyncio.create_task(asyncio.sleep(0))
+            running.cancel()
+            await asyncio.gather(stopped, running, return_exceptions=True)
 
     async def _answer(self) -> Answer:
         loop, question = asyncio.get_running_loop(), self._question
@@ -96,7 +100,7 @@ class Judge:
         seconds = {
             "queue": sum(queues.values()),
             **{name: ms / 1000 for name, ms in outline.timing_ms.items()},
-            "encode": self._encoding.busy_s,
+            "encode": max(0.0, self._encoding.busy_s - self._encoding.queued_s),
             "temporal": ended - scored_at - scored.queued_s,
             "total": ended - question.begun,
         }
@@ -110,7 +114,7 @@ class Judge:
             timeline=question.timeline,
             timing_ms=timing,
         )
-        if outline.coverage.expired and answer.verdict == "not_applicable":
+        if question.partial and outline.coverage.expired and answer.verdict == "not_applicable":
             raise Expired("no face that can be judged was seen before the deadline")
         return answer
 
@@ -123,12 +127,13 @@ class Judge:
             question.max_faces,
             self._upload.sha256.hex(),
             outlines=question.partial or self._watch is not None,
+            threads=self._service.settings.decoder_threads,
         )
         try:
             outline, self._waited = await self._service.pool.prepare(
                 job, self._told, deadline=self._times.kill_at, look_until=self._times.look_until
             )
-            self._outlines.append(outline)
+            self._keep(outline)
         except Expired:
             if not question.partial or not self._outlines:
                 raise
@@ -143,7 +148,11 @@ class Judge:
         """The last outline of which all is encoded."""
         for outline in reversed(self._outlines):
             if self._encoding.holds(outline):
-                if outline.coverage.expired and outline.coverage.bursts < MIN_LOOKS:
+                if (
+                    self._question.partial
+                    and outline.coverage.expired
+                    and outline.coverage.bursts < MIN_LOOKS
+                ):
                     break
                 return outline
         raise Expired("the deadline came before enough of the clip had been looked at")
@@ -152,11 +161,19 @@ class Judge:
         if isinstance(told, Looked):
             await self._encoding.add(told)
             return
-        self._outlines.append(told)
+        self._keep(told)
         if self._watch is not None:
             self._watch(told)
-        if self._judged is not None and (self._running is None or self._running.done()):
+        now = asyncio.get_running_loop().time()
+        idle = self._running is None or self._running.done()
+        if self._judged is not None and idle and now >= self._next_running:
+            self._next_running = now + RUNNING_EVERY_S
             self._running = asyncio.create_task(self._judge_so_far(told, self._judged))
+
+    def _keep(self, outline: Outline) -> None:
+        """Keep an outline, and of those before it the last that is encoded and what came after."""
+        encoded = [k for k, o in enumerate(self._outlines) if self._encoding.holds(o)]
+        self._outlines = [*self._outlines[encoded[-1] if encoded else 0 :], outline]
 
     async def _judge_so_far(self, outline: Outline, judged: Callable[[Answer], None]) -> None:
         """What the answer would be by now. When it fails, so does the request itself, which tells of it."""
@@ -180,10 +197,11 @@ class Times:
     score_at: float
 
     @classmethod
-    def of(cls, question: Question) -> "Times":
+    def of(cls, question: Question, now: float) -> "Times":
+        """From now on, when the clip has arrived."""
         if not question.partial:
             return cls(None, question.deadline, question.deadline)
-        end, patience = question.deadline, question.deadline - question.begun
+        end, patience = question.deadline, max(0.0, question.deadline - now)
         least, most = LEAST_RESERVE * patience, MOST_RESERVE * patience
         scoring = _expected(question.model.temporal, 1)
         encoding = _expected(question.model.encoder, samples_a_look(question.model.bundle.manifest))

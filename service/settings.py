@@ -95,6 +95,13 @@ class Settings(BaseSettings):
         description="Child processes that decode clips and find faces.",
         json_schema_extra={"default_in_words": "one for each core this process may use"},
     )
+    decoder_threads: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Threads of each decoder. Several answer one clip sooner; what they make of a damaged file "
+        "may differ from time to time.",
+    )
     decoder_clips: int = Field(
         default=200, ge=1, description="Clips after which a decoder process is replaced by a fresh one."
     )

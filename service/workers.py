@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.prepared import Outline
-from pipeline.runtime import usable_cores
 from service.batcher import Expired
 from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
 from service.job import Job, Listener, Told
@@ -49,7 +48,6 @@ class DecoderPool:
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._failed_starts = 0
-        self._at_work = 0
 
     @property
     def alive(self) -> int:
@@ -87,28 +85,21 @@ class DecoderPool:
         """The clip as it was seen in the end, and the seconds that it waited for a free child.
 
         listener: is told what was cut as soon as it was; while it is busy the child waits. look_until: when
-        looking has to end, deadline: when all has, in the event loop's time. The decoder gets as many
-        threads as there are cores for each child at work. Raises MediaError for what is wrong with the
-        clip, also when it crashes its decoder, Expired when it is not done by `deadline` or takes too
-        long, and what the listener raises.
+        looking has to end, deadline: when all has, in the event loop's time. Raises MediaError for what is
+        wrong with the clip, also when it crashes its decoder, Expired when it is not done by `deadline` or
+        takes too long, and what the listener raises.
         """
         loop = asyncio.get_running_loop()
         submitted = loop.time()
         while True:
             child = await self._next_idle(deadline)
             now = loop.time()
-            self._at_work += 1
+            budget_s = None if look_until is None else max(0.0, look_until - now)
             try:
-                given = replace(
-                    job,
-                    budget_s=None if look_until is None else max(0.0, look_until - now),
-                    threads=max(1, usable_cores() // self._at_work),
-                )
+                given = replace(job, budget_s=budget_s)
                 return await self._decode(child, given, listener, deadline), now - submitted
             except NotAtWork:
                 child.kill("crash")
-            finally:
-                self._at_work -= 1
 
     async def _next_idle(self, deadline: float) -> Child:
         try:
@@ -121,12 +112,16 @@ class DecoderPool:
 
     async def _decode(self, child: Child, job: Job, listener: Listener, deadline: float) -> Outline:
         loop = asyncio.get_running_loop()
+        if deadline <= loop.time():
+            self._give_back(child)
+            raise Expired("the deadline passed before the clip was decoded")
         limit = loop.time() + self._decode_timeout_s
 
         async def told(what: Told) -> None:
             """Time in which a child waits for its listener is not its own."""
             nonlocal limit
             before = loop.time()
+            patience.reschedule(deadline)
             await listener(what)
             limit += loop.time() - before
             patience.reschedule(min(limit, deadline))

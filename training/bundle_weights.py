@@ -45,7 +45,7 @@ def load_bundle(path: Path) -> tuple[DetectorNetwork, dict[str, Any]]:
         with torch.no_grad():
             _fill_trunk(network, _graph(bundle.encoder))
             _fill_head(network.head, _graph(bundle.temporal))
-    except (KeyError, ValueError, RuntimeError) as e:
+    except (LookupError, ValueError, RuntimeError, StopIteration) as e:
         raise CheckpointError(f"{path} holds other graphs than its manifest describes: {e}") from e
     _compare(network, bundle)
     known = bundle.manifest.calibration.model_dump(mode="json")
@@ -158,5 +158,5 @@ def _compare(network: DetectorNetwork, bundle: Bundle) -> None:
         answered = network.head(ours.unflatten(0, PROBED), torch.from_numpy(lengths))[0]
     scale = max(1.0, float(np.abs(theirs).max()))
     worst = max(np.abs(ours.numpy() - theirs).max() / scale, np.abs(answered.numpy() - said).max())
-    if worst > LARGEST_DIFFERENCE:
+    if not worst <= LARGEST_DIFFERENCE:
         raise CheckpointError(f"what was read from {bundle.path} answers otherwise than it, by {worst:.2g}")

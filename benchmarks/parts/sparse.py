@@ -23,15 +23,14 @@ from pipeline.detect import FaceDetector
 from pipeline.detect.registry import open_detector
 from pipeline.errors import MediaError
 from pipeline.frames import F32, Frame
+from pipeline.look import THUMBNAIL
 from pipeline.media import Limits
+from pipeline.prepare import GAP_BURSTS
 from pipeline.runtime import usable_cores
 from pipeline.sample import key_frames, plan_bursts
 from pipeline.sampleclip import write_sample
 from pipeline.track import MAX_GAP_S, Tracker, interpolate, iou, is_cut
 
-GAP_BURSTS = 1.6
-"""Distances between bursts for which a face may be lost, as in `prepare`."""
-THUMBNAIL = (32, 18)
 SAME = 0.5
 LEAST_BURSTS = 2
 BATCH = 8

@@ -151,7 +151,8 @@ def test_an_answer_comes_last_in_a_stream_of_events(running, clip):
     assert progress[0]["planned"] == 4
     assert [p["bursts"] for p in progress] == sorted({p["bursts"] for p in progress})
     assert {name for name, _ in before} <= {"progress", "running"}
-    assert all(r["verdict"] for name, r in before if name == "running")
+    verdicts = {"authentic", "manipulated", "uncertain", "not_applicable"}
+    assert {r["verdict"] for name, r in before if name == "running"} <= verdicts
     assert running.service.in_flight == 0
     assert list(running.scratch.iterdir()) == []
 
@@ -167,6 +168,56 @@ def test_a_stream_tells_of_a_problem_in_its_last_event(running):
     assert list(running.scratch.iterdir()) == []
 
 
+def test_a_client_that_leaves_a_stream_takes_all_of_its_work_along(running, clip):
+    """Whatever is being waited for at that moment: the next event, or that the last one is sent."""
+
+    async def leave(after, *, sending):
+        served = running.service.models["tiny"]
+        gone, sent = asyncio.Event(), []
+        parts = [{"type": "http.request", "body": clip, "more_body": False}]
+
+        async def receive():
+            if parts:
+                return parts.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+            if len(sent) > after:
+                gone.set()
+                if sending:
+                    await asyncio.sleep(30)
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "method": "POST",
+            "path": "/v1/detect",
+            "raw_path": b"/v1/detect",
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "http_version": "1.1",
+            "headers": [
+                (b"content-type", b"video/mp4"),
+                (b"content-length", str(len(clip)).encode()),
+                (b"accept", b"text/event-stream"),
+            ],
+        }
+        before = asyncio.all_tasks()
+        async with asyncio.timeout(20):
+            await running.app(scope, receive, send)
+        assert sent[0]["status"] == 200
+        assert served.encoder.queued == 0
+        assert {t.get_name() for t in asyncio.all_tasks() - before} <= {t.get_name() for t in before}
+
+    for after, sending in ((0, True), (1, False), (1, True)):
+        running.runner.run(leave(after, sending=sending))
+        assert running.service.in_flight == 0
+        assert list(running.scratch.iterdir()) == []
+
+
 def test_what_is_wrong_with_a_request_itself_is_no_event(running):
     headers = {"content-type": "text/html", "accept": "text/event-stream"}
     problem(running.ask("POST", "/v1/detect", content=b"x", headers=headers), 415, "unsupported-media-type")
@@ -176,8 +227,10 @@ def test_what_is_wrong_with_a_request_itself_is_no_event(running):
     ("accept", "wanted"),
     [
         ("text/event-stream", True),
-        ("application/json, Text/Event-Stream ;q=0.1", True),
+        ("*/*;q=0.2, Text/Event-Stream ;q=0.1", True),
         ("text/event-stream; q=0.0", False),
+        ("application/json, text/event-stream;q=0.1", False),
+        ("application/json, text/event-stream", True),
         ("*/*", False),
         ("", False),
     ],
@@ -342,7 +395,7 @@ def test_client_that_leaves_frees_its_work(running, clip):
     again = running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"})
     assert again.status_code == 200
     metrics = running.ask("GET", "/metrics").text
-    assert 'detector_decoder_restarts_total{reason="cancelled"} 1.0' in metrics
+    assert re.search(r'detector_decoder_restarts_total{reason="cancelled"} [1-9]', metrics)
 
 
 def test_defect_is_answered_without_its_details(running, clip, monkeypatch, caplog):

@@ -285,3 +285,20 @@ def test_no_look_is_kept_with_its_samples(tmp_path, monkeypatch):
 def test_the_digest_is_taken_over_where_it_is_known(tmp_path):
     with preparation(write_clip(tmp_path / "c.mp4", pattern(50)), sha256="ab" * 32) as made:
         assert made.outline().media.sha256 == "ab" * 32
+
+
+def test_what_is_seen_in_spread_order_is_one_face_from_the_second_look_on(tmp_path, monkeypatch):
+    """Looks taken so far lie farther apart than those of the whole plan."""
+    monkeypatch.setattr("pipeline.prepare.AMPLE", 1e9)
+    path = write_clip(tmp_path / "c.mp4", pattern(1) * 250)
+    with preparation(path, budget_s=100.0) as made:
+        tracks = [made.outline().tracks for _ in made.looks()]
+    assert [[t.bursts for t in found] for found in tracks] == [[n] for n in range(1, 7)]
+
+
+def test_the_bursts_that_are_wanted_are_told(tmp_path):
+    path = write_clip(tmp_path / "c.mp4", pattern(20))
+    with preparation(path) as made:
+        assert made.planned == made.outline().coverage.planned == 5
+    with preparation(path, SamplingSpec(bursts=3, burst_frames=1, spread="head")) as made:
+        assert made.planned == 3

@@ -19,13 +19,17 @@ from service.workers import DecoderPool
 from tests.bundles import tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NONSENSE = ("shape", "crowd", "long", "twice", "endless", "other", "fewer")
+NONSENSE = (
+    *("shape", "crowd", "long", "twice", "endless", "other", "fewer", "rows", "empty", "unasked", "words"),
+)
 """What no decoder should send: samples of another shape, of more faces or more of them than asked for; a look
-twice, more looks than planned; an outline of cuts that were not sent, or of another number of samples."""
+twice, more looks than planned; an outline of cuts that were not sent, or of another number of samples; more
+boxes than detections, or none; an outline that nobody asked for; words for numbers."""
 
 MISBEHAVING = '''
 """The real decoder process around clips that say what they do to it."""
 import ctypes, inspect, os, sys, time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from pipeline.errors import NoVideoStream
@@ -34,7 +38,8 @@ import service.decoder as decoder
 
 def outline(steps, cuts=((0, 0),)):
     facts = MediaFacts("0" * 64, 1, "mp4", "h264", 64, 64, 1.0, 25.0, 4, 4)
-    coverage = {n: 1 for n in inspect.signature(Coverage).parameters} | {"truncated": False, "why": None}
+    coverage = {n: 1 for n in inspect.signature(Coverage).parameters} | {
+        "truncated": False, "why": None, "expired": False}
     track = {n: 1 for n in inspect.signature(TrackOutline).parameters} | {
         "start_s": np.zeros(steps, np.float32), "cuts": cuts,
         "end_s": np.ones(steps, np.float32), "boxes": np.ones((1, 5), np.float32),
@@ -69,6 +74,16 @@ def look_at(job, detector, limits, answers):
     if word == "silent": time.sleep(30)
     if word == "other": return outline(2, cuts=((1, 0),))
     if word == "fewer": return outline(3)
+    if word == "rows":
+        made = outline(2)
+        return replace(made, tracks=[replace(made.tracks[0], boxes=np.ones((1000, 5), np.float32))])
+    if word == "empty":
+        made = outline(2)
+        return replace(made, tracks=[replace(made.tracks[0], boxes=np.ones((0, 5), np.float32))])
+    if word == "unasked":
+        decoder._send(answers, decoder.OUTLINED, outline(2).to_bytes())
+    if word == "words":
+        return replace(outline(2), timing_ms={"decode": "x"})
     if word == "told":
         decoder._send(answers, decoder.OUTLINED, outline(2).to_bytes())
         look(1)
@@ -128,7 +143,7 @@ def ask(tmp_path, manifest):
     """Give a pool a clip that consists of one word."""
     numbers = iter(range(1000))
 
-    async def give(pool, word, seconds=50.0):
+    async def give(pool, word, seconds=50.0, outlines=False):
         path = tmp_path / f"clip-{next(numbers)}"
         path.write_text(word, encoding="utf-8")
         deadline = asyncio.get_running_loop().time() + seconds
@@ -137,7 +152,7 @@ def ask(tmp_path, manifest):
         async def listener(told):
             heard.append(told)
 
-        job = Job(path, manifest, 4, "0" * 64)
+        job = Job(path, manifest, 4, "0" * 64, outlines=outlines)
         outline, waited = await pool.prepare(job, listener, deadline=deadline)
         assert waited >= 0
         return outline, heard
@@ -177,7 +192,7 @@ def test_hostile_clips_cost_only_themselves(tmp_path, ask):
 
 def test_what_was_cut_is_told_before_the_clip_has_ended(tmp_path, ask):
     async def body(pool):
-        outline, heard = await ask(pool, "told")
+        outline, heard = await ask(pool, "told", outlines=True)
         assert [type(told).__name__ for told in heard] == ["Looked", "Outline", "Looked"]
         assert [heard[0].number, heard[2].number] == [0, 1]
         assert heard[1].tracks[0].cuts == ((0, 0),)
@@ -191,11 +206,13 @@ def test_a_decoder_is_not_blamed_for_the_time_that_it_is_kept_waiting(tmp_path, 
     path.write_text("told", encoding="utf-8")
 
     async def slow(_told):
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.7)
 
     async def body(pool):
         deadline = asyncio.get_running_loop().time() + 50
-        outline, _ = await pool.prepare(Job(path, manifest, 4, "0" * 64), slow, deadline=deadline)
+        outline, _ = await pool.prepare(
+            Job(path, manifest, 4, "0" * 64, outlines=True), slow, deadline=deadline
+        )
         assert outline.faces_seen == 1
 
     run(tmp_path, body, decode_timeout_s=0.5)
@@ -269,6 +286,16 @@ def test_waiting_for_a_decoder_has_a_deadline(tmp_path, ask):
         await asyncio.gather(busy, return_exceptions=True)
 
     run(tmp_path, body)
+
+
+def test_a_deadline_that_has_passed_costs_no_decoder(tmp_path, ask):
+    async def body(pool):
+        before = await said(pool, ask, "pid")
+        with pytest.raises(Expired):
+            await ask(pool, "good", seconds=-1.0)
+        assert await said(pool, ask, "pid") == before
+
+    assert run(tmp_path, body) == []
 
 
 def test_child_is_replaced_after_its_clips(tmp_path, ask):

@@ -99,8 +99,8 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=16,
-        description="Threads of each decoder. Several answer one clip sooner; what they make of a damaged file "
-        "may differ from time to time.",
+        description="Threads of each decoder. Several answer one clip sooner; what they make of a damaged "
+        "file may differ from time to time.",
     )
     decoder_clips: int = Field(
         default=200, ge=1, description="Clips after which a decoder process is replaced by a fresh one."

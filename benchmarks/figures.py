@@ -14,6 +14,10 @@ LONG_S = 30
 """Seconds from which on memory must not grow any more."""
 
 
+LEAST_ROUNDS = 3
+"""By turns, before one server may be called faster than another."""
+
+
 @dataclass(frozen=True, slots=True)
 class StageCost:
     """Spreads over the rounds of one stage, in seconds."""
@@ -118,9 +122,9 @@ class Serving:
         return Spread.of(self.rates)
 
     def ahead_of(self, other: "Serving") -> bool:
-        """More requests a second in every round, at an equal or better p95."""
+        """More requests a second in every round, of three at least, at an equal or better p95."""
         faster = all(a > b for a, b in zip(self.rates, other.rates, strict=True))
-        return faster and self.p95 <= other.p95
+        return len(self.rates) >= LEAST_ROUNDS and faster and self.p95 <= other.p95
 
 
 def peers(r: Json) -> list[Serving]:

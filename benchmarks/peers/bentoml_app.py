@@ -36,11 +36,13 @@ class Detect:
 
     def __init__(self) -> None:
         self._preparer = Preparer()
+        self._one = asyncio.Semaphore(1)
 
     @bentoml.api
     async def detect(self, file: Path) -> str:
-        """The JSON of the answer."""
-        clip = await asyncio.to_thread(lambda: packed(self._preparer.prepare(file.read_bytes())))
+        """The JSON of the answer. A worker prepares one clip at a time, as those of the other servers do."""
+        async with self._one:
+            clip = await asyncio.to_thread(lambda: packed(self._preparer.prepare(file.read_bytes())))
         (answer,) = await self.model.to_async.score([clip])
         return str(answer)
 

@@ -484,7 +484,7 @@ def results() -> dict[str, dict]:
                     "name": name,
                     "version": version,
                     "how": "h",
-                    "rounds": [served | {"requests": 9, "requests_per_s": rate, "latency_s": latency}],
+                    "rounds": [served | {"requests": 9, "requests_per_s": rate, "latency_s": latency}] * 3,
                 }
                 for name, version, rate, latency in (
                     ("deepfake-detect", None, 3.0, [1.0, 2.0]),
@@ -549,9 +549,10 @@ def test_figures_are_ratios_within_rounds_and_percentiles_over_them():
 
 def test_a_server_is_ahead_only_when_it_was_in_every_round():
     own, slow, *_ = peers(results()["peers"])
-    twice = replace(own, rates=[3.0, 3.0])
-    assert twice.ahead_of(replace(slow, rates=[2.0, 2.9]))
-    assert not twice.ahead_of(replace(slow, rates=[1.0, 3.1]))
+    thrice = replace(own, rates=[3.0, 3.0, 3.0])
+    assert thrice.ahead_of(replace(slow, rates=[2.0, 2.9, 2.9]))
+    assert not thrice.ahead_of(replace(slow, rates=[1.0, 3.1, 1.0]))
+    assert not replace(own, rates=[3.0, 3.0]).ahead_of(replace(slow, rates=[1.0, 1.0]))
 
 
 def test_one_long_clip_shows_no_growth():

@@ -78,7 +78,7 @@ def limits(manifest: Manifest) -> str:
         won and f"It puts {won['won']} of {won['pairs']} exact pairs of genuine and forged footage in order. "
     )
     return (
-        f"- **The embedded model `{manifest.id}` is a modest one.** On {e['real']} real and {e['fake']} "
+        f"- **The default model `{manifest.id}` is a modest one.** On {e['real']} real and {e['fake']} "
         "forged clips of people, cameras and generators that it never saw, its area under the ROC curve is "
         f"{interval(e['auc'])}; {interval(e['encoded'])} after re-encoding, {interval(e['matched'])} at "
         f"matched sharpness (0.5 is chance; 95% intervals). {pairs or ''}At its thresholds it calls "

@@ -26,7 +26,7 @@ class Encoding:
         self._features: dict[Cut, list[F32]] = {}
         self._waiting = 0
         self.queued_s = 0.0
-        """The longest time that the samples of one look waited before the encoder took the first."""
+        """Time before the encoder took the first sample; later ones wait for those of the same clip."""
         self.busy_s = 0.0
         """Time in which any samples waited or were encoded."""
         self._begun = 0.0
@@ -77,7 +77,8 @@ class Encoding:
             self._waiting -= count
             if self._waiting == 0:
                 self.busy_s += asyncio.get_running_loop().time() - self._begun
-        self.queued_s = max(self.queued_s, outcome.queued_s)
+        if not self._features:
+            self.queued_s = outcome.queued_s
         for k in range(faces):
             self._features[looked.number, k] = outcome.results[k * each : (k + 1) * each]
 

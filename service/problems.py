@@ -169,8 +169,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "deadline-exceeded": ProblemType(
         504,
         "Deadline exceeded",
-        "The answer was not there in time: within `Prefer: wait`, the server's limit for a request, "
-        "or its limit for decoding one clip.",
+        "The answer was not there in time: within the server's limit for a request or for decoding one clip, "
+        "or within `Prefer: wait` or `deadline_ms`, by which too little of the clip could be seen for an answer.",
         "Send a shorter clip, wait longer, or try again when the server has less to do.",
     ),
 }

@@ -170,7 +170,7 @@ PROBLEMS: dict[str, ProblemType] = {
         504,
         "Deadline exceeded",
         "The answer was not there in time: within the server's limit for a request or for decoding one clip, "
-        "or within `Prefer: wait` or `deadline_ms`, by which too little of the clip could be seen for an answer.",
+        "or within `Prefer: wait` or `deadline_ms`, by which too little of the clip could be seen.",
         "Send a shorter clip, wait longer, or try again when the server has less to do.",
     ),
 }

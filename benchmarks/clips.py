@@ -37,8 +37,8 @@ class Clips:
 
 
 def _film(source: Path, target: Path, seconds: int, height: int) -> None:
-    """The upper 16:9 of the first seconds of a film, scaled to a height."""
-    width = height * WIDTH // HEIGHT
+    """The upper 16:9 of the first seconds of a film, scaled to a height, and to an even width."""
+    width = height * WIDTH // HEIGHT // 2 * 2
     with av.open(str(source)) as film, av.open(str(target), "w", format="mp4") as made:
         graph = Graph()
         steps = [

@@ -319,6 +319,10 @@ def test_films_are_cut_scaled_and_repeated(tmp_path):
     _repeat(tmp_path / "small.mp4", tmp_path / "long.mp4", 3)
     with open_clip(tmp_path / "long.mp4") as clip:
         assert (clip.width, clip.height) == (640, 360)
+    _film(master, tmp_path / "odd.mp4", seconds=1, height=480)
+    with open_clip(tmp_path / "odd.mp4") as clip:
+        assert (clip.width, clip.height) == (852, 480)
+    with open_clip(tmp_path / "long.mp4") as clip:
         assert clip.times_s == pytest.approx([k / 25 for k in range(75)])
         assert sum(len(b) for b in clip.bursts([range(75)])) == 75
         assert clip.damage is None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import socket
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -168,8 +169,12 @@ def test_a_stream_tells_of_a_problem_in_its_last_event(running):
     assert list(running.scratch.iterdir()) == []
 
 
-def test_a_client_that_leaves_a_stream_takes_all_of_its_work_along(running, clip):
-    """Whatever is being waited for at that moment: the next event, or that the last one is sent."""
+def test_a_client_that_leaves_a_stream_takes_all_of_its_work_along(running, clip, monkeypatch):
+    """Whatever is being waited for at that moment: the next event, or that the last one is sent. What it
+    leaves behind would never end by itself, since the device does not answer until it is let go."""
+    encoder = running.service.models["tiny"].encoder
+    held, run = threading.Event(), encoder._run
+    monkeypatch.setattr(encoder, "_run", lambda items: held.wait(60) and run(items))
 
     async def leave(after, *, sending):
         served = running.service.models["tiny"]
@@ -212,10 +217,13 @@ def test_a_client_that_leaves_a_stream_takes_all_of_its_work_along(running, clip
         assert served.encoder.queued == 0
         assert {t.get_name() for t in asyncio.all_tasks() - before} <= {t.get_name() for t in before}
 
-    for after, sending in ((0, True), (1, False), (1, True)):
-        running.runner.run(leave(after, sending=sending))
-        assert running.service.in_flight == 0
-        assert list(running.scratch.iterdir()) == []
+    try:
+        for after, sending in ((0, True), (1, False), (1, True)):
+            running.runner.run(leave(after, sending=sending))
+            assert running.service.in_flight == 0
+            assert list(running.scratch.iterdir()) == []
+    finally:
+        held.set()
 
 
 def test_what_is_wrong_with_a_request_itself_is_no_event(running):

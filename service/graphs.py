@@ -58,9 +58,13 @@ def rung(count: int, rungs: Sequence[int]) -> int:
 
 def longest_sequence(manifest: Manifest) -> int:
     """Samples that one face track can have at most under a bundle's crop and sampling specifications."""
-    crop, sampling = manifest.crop, manifest.sampling
-    per_burst = crop.samples_per_burst if crop.kind == "native" else sampling.burst_frames
-    return sampling.bursts * per_burst
+    return manifest.sampling.bursts * samples_a_look(manifest)
+
+
+def samples_a_look(manifest: Manifest) -> int:
+    """Samples of one face in one look, a burst, at most."""
+    crop = manifest.crop
+    return crop.samples_per_burst if crop.kind == "native" else manifest.sampling.burst_frames
 
 
 def step_rungs(manifest: Manifest) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pipeline.frames import U8
 from pipeline.prepared import Outline
 from pipeline.sample import SEARCHED
 from service.decoder import LOOK
-from service.graphs import longest_sequence
+from service.graphs import longest_sequence, samples_a_look
 
 SLACK_BYTES = 4 * 1024 * 1024
 """Room for all of an answer but its samples."""
@@ -100,12 +100,6 @@ class Job:
             if not (right and t.start_s.shape == t.end_s.shape == (steps,)):
                 raise ValueError(f"track {t.track} is not of what was sent")
         return outline
-
-
-def samples_a_look(manifest: Manifest) -> int:
-    """Samples of one face in one look at most."""
-    crop = manifest.crop
-    return crop.samples_per_burst if crop.kind == "native" else manifest.sampling.burst_frames
 
 
 def most_looks(manifest: Manifest) -> int:

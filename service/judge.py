@@ -11,7 +11,8 @@ from pipeline.prepared import Outline
 from pipeline.verdict import MIN_LOOKS, decide
 from service.batcher import Batcher, BatcherDead, Expired
 from service.encoding import Encoding
-from service.job import Job, Looked, Told, samples_a_look
+from service.graphs import samples_a_look
+from service.job import Job, Looked, Told
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service

@@ -120,7 +120,7 @@ class Preparation:
         fraction = min(1.0, self._seconds / duration) if duration > 0 else 1.0
         why = self._clip.truncated or self._clip.damage
         if not self._whole:
-            why = f"the deadline came when {self._bursts} of {self.planned} bursts had been looked at"
+            why = f"the deadline came when {self._bursts} of {len(self._plan)} bursts had been looked at"
         return Outline(
             self._facts(),
             Coverage(

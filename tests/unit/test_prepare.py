@@ -302,3 +302,14 @@ def test_the_bursts_that_are_wanted_are_told(tmp_path):
         assert made.planned == made.outline().coverage.planned == 5
     with preparation(path, SamplingSpec(bursts=3, burst_frames=1, spread="head")) as made:
         assert made.planned == 3
+
+
+def test_of_bursts_that_head_searches_no_more_are_told_than_there_are(tmp_path):
+    """Without a face it goes on past the bursts that it wants."""
+    path = write_clip(tmp_path / "c.mp4", pattern(40))
+    head = SamplingSpec(bursts=3, burst_frames=1, spread="head")
+    with preparation(path, head, detector=Told()) as made:
+        told = [made.outline().coverage.why for _ in made.looks()]
+    assert len(told) == 3 * SEARCHED
+    assert told[-1] == f"the deadline came when {3 * SEARCHED} of {3 * SEARCHED} bursts had been looked at"
+    assert told[0] == f"the deadline came when 1 of {3 * SEARCHED} bursts had been looked at"

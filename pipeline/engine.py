@@ -25,7 +25,9 @@ class Engine:
 
     provider: `cpu`; `prefer` takes CUDA where it works; `require` fails without it. The provider is
     read back from both live sessions, never assumed, and no run moves to another one. threads: 0 for the
-    cores this process may use. gpu_memory_bytes: what each graph may take on a CUDA device at most.
+    cores this process may use. parallel: on the CPU, each run of the encoder has one thread, and the caller
+    makes `encoder_runs` at once: a sample then costs less than where threads share a run.
+    gpu_memory_bytes: what each graph may take on a CUDA device at most.
     tf32: let CUDA round what it multiplies to 10 bits, which is faster and changes answers.
     Raises BundleCorrupt when a graph does not have the bundle's signature, BundleError when CUDA is
     required and absent.
@@ -37,6 +39,7 @@ class Engine:
         *,
         provider: Provider = "cpu",
         threads: int = 0,
+        parallel: bool = False,
         gpu_memory_bytes: int | None = None,
         tf32: bool = False,
     ) -> None:
@@ -44,14 +47,17 @@ class Engine:
         self.threads = threads or usable_cores()
         graphs = [str(bundle.encoder), str(bundle.temporal)]
         wanted = _providers(provider, cuda_options(gpu_memory_bytes, tf32=tf32))
-        sessions = [_session(g, wanted, self.threads) for g in graphs]
-        live = {str(s.get_providers()[0]) for s in sessions}
+        sessions = [_session(g, wanted, self.threads) for g in graphs] if wanted != [CPU] else []
+        live = {str(s.get_providers()[0]) for s in sessions} or {CPU}
         if provider == "require" and live != {CUDA}:
             raise BundleError(f"CUDA is required, but the session runs on {', '.join(sorted(live - {CUDA}))}")
-        if len(live) > 1:
-            sessions = [_session(g, [CPU], self.threads) for g in graphs]
+        if live != {CUDA}:
+            threads_of = [1 if parallel else self.threads, self.threads]
+            sessions = [_session(g, [CPU], n) for g, n in zip(graphs, threads_of, strict=True)]
         self._encoder, self._temporal = sessions
         self.provider = str(self._encoder.get_providers()[0])
+        self.encoder_runs = self.threads if parallel and self.provider == CPU else 1
+        """Runs of the encoder that keep the device busy together."""
         self._check_signature()
 
     @property

@@ -1,20 +1,25 @@
 """The micro-batcher: many requests share the runs of one graph on one device.
 
-A request submits its items in one call or in several, and waits for the results of each. A single loop takes
-the next batch whenever the device is free; nothing here waits for a clock, so work is never held back
+A request submits its items in one call or in several, and waits for the results of each. The next batch is
+taken whenever a thread of the device is free; nothing here waits for a clock, so work is never held back
 while the device idles, and accumulates by itself while it is busy.
 
     submit -> door (a semaphore of `max_queued` places, first come, first served)
-           -> rotation (one item of each owner in turn) -> batch -> device thread -> results
+           -> queue (the item that is due first) -> batch -> device thread -> results
 
-All state belongs to the event loop; the device thread sees lists of items and nothing else.
+When items are due is kept by virtual clock (L. Zhang, SIGCOMM 1990), which counts the items taken: those of
+one owner are due at every second tick from its first one on. So a short request passes a long one that has
+had its share, and of several alike, the one that came first is finished first.
+
+A device has one thread, or as many as it has cores that each run a batch alone. All state belongs to the
+event loop; the device threads see lists of items and nothing else.
 """
 
 import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -25,6 +30,13 @@ T = TypeVar("T")
 
 RATE_SMOOTHING = 0.2
 """Weight of the newest batch in the running mean of the rate."""
+
+TICKS = 2
+"""Ticks of the virtual clock from one item of an owner to its next. More share the device more evenly and
+leave more requests unfinished."""
+
+PATIENCE_S = 30.0
+"""Time left before its deadline with which an item may wait for company."""
 
 
 class BatcherDead(Exception):
@@ -52,11 +64,17 @@ class Outcome(Generic[Result]):
 
 
 @dataclass(eq=False, slots=True)
-class _Call(Generic[Item, Result]):
-    """The items of one submission: `waiting` are those in the rotation, `untaken` also those at the door.
-    Calls of one owner share its turns."""
+class Owner:
+    """Whose items they are: a request. due: its next item, on the clock of the one batcher that it is for."""
 
-    owner: object
+    due: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Call(Generic[Item, Result]):
+    """The items of one submission: `waiting` are those in the queue, `untaken` also those at the door."""
+
+    owner: Owner
     deadline: float
     missing: int
     untaken: int
@@ -66,12 +84,41 @@ class _Call(Generic[Item, Result]):
     begun: float | None = None
 
 
+class _DeviceThread:
+    """One thread that runs work in order. A daemon: a device that hangs must not keep the process alive."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=f"device {name}", daemon=True).start()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        job: Future[T] = Future()
+        self._jobs.put((work, job))
+        return job
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            work, job = item
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                job.set_result(work())
+            except BaseException as e:  # it belongs to whoever waits for the job
+                job.set_exception(e)
+
+
 class Batcher(Generic[Item, Result]):
     """Runs the items of many callers in shared batches.
 
-    run: 1 to `max_batch` items to as many results, called in the device thread only.
+    run: 1 to `max_batch` items to as many results, called in a device thread only.
     probe: runs an input known to be good; when that fails, the device is at fault and no item.
-    max_batch: items in one batch. max_queued: items in the rotation; further ones wait at the door.
+    max_batch: items in one batch. max_queued: items in the queue; further ones wait at the door.
+    threads: batches on the device at once. What waits is shared out among those that are free.
+    source: the batcher of whose results the items are made. While enough owners wait there to fill the next
+    batch, items are not run with less: the device is busy with those owners anyway.
     stall_s: seconds after which a run that has not come back counts as a dead device.
     on_batch: told the number of items and the seconds of each run.
     """
@@ -85,25 +132,32 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         max_queued: int,
         stall_s: float,
+        threads: int = 1,
+        source: "Batcher[Any, Any] | None" = None,
         on_batch: Callable[[int, float], None] = lambda _items, _seconds: None,
     ) -> None:
         self.name = name
         self.queued = 0
         """Items submitted and not yet on the device, those at the door included."""
         self.rate = 0.0
-        """Items a second that the device manages while it runs, smoothed; 0 before the first batch."""
+        """Items a second that all threads manage while they run, smoothed; 0 before the first batch."""
         self.dead: Exception | None = None
-        """Why the loop has ended, None while it runs."""
+        """Why it has ended, None while it runs."""
         self.dead_since: float | None = None
         """When it ended, in the event loop's time."""
         self._run, self._probe, self._on_batch = run, probe, on_batch
         self._max_batch, self._stall_s = max_batch, stall_s
         self._door = asyncio.Semaphore(max_queued)
         self._calls: set[_Call[Item, Result]] = set()
-        self._rotation: deque[object] = deque()
-        self._lanes: dict[object, deque[_Call[Item, Result]]] = {}
+        self._clock = 0
+        self._lanes: dict[Owner, deque[_Call[Item, Result]]] = {}
         self._work = asyncio.Event()
-        self._device = _DeviceThread(name)
+        self._devices = [_DeviceThread(f"{name} {n}") for n in range(threads)]
+        self._free = threads
+        self._source = source
+        self._followers: list[Batcher[Any, Any]] = []
+        if source is not None:
+            source._followers.append(self)
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -117,11 +171,11 @@ class Batcher(Generic[Item, Result]):
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def submit(
-        self, items: Sequence[Item], *, deadline: float, owner: object | None = None
+        self, items: Sequence[Item], *, deadline: float, owner: Owner | None = None
     ) -> Outcome[Result]:
         """Results of all `items`, in order; `deadline` is in the event loop's time.
 
-        owner: whose turns its items take, by identity; without one they are taken for a request's only ones.
+        owner: whose share its items take; without one they are taken for a request's only ones.
         However it ends, and also when the caller is cancelled, nothing of the call stays queued.
         Raises Expired, ItemFailed or BatcherDead.
         """
@@ -131,8 +185,7 @@ class Batcher(Generic[Item, Result]):
             return Outcome([], 0.0)
         loop = asyncio.get_running_loop()
         submitted = loop.time()
-        mine = object() if owner is None else owner
-        call = _Call[Item, Result](mine, deadline, len(items), len(items), loop.create_future())
+        call = _Call[Item, Result](owner or Owner(), deadline, len(items), len(items), loop.create_future())
         self._calls.add(call)
         self.queued += len(items)
         try:
@@ -160,18 +213,16 @@ class Batcher(Generic[Item, Result]):
             self._work.set()
 
     def _line_up(self, call: _Call[Item, Result]) -> None:
-        lane = self._lanes.setdefault(call.owner, deque())
-        if not lane:
-            self._rotation.append(call.owner)
-        lane.append(call)
+        if call.owner.due is None:
+            call.owner.due = self._clock
+        self._lanes.setdefault(call.owner, deque()).append(call)
 
     def _leave(self, call: _Call[Item, Result]) -> None:
-        """Take a call out of its owner's lane, and an owner without any out of the rotation."""
+        """Take a call out of its owner's lane."""
         lane = self._lanes[call.owner]
         lane.remove(call)
         if not lane:
             del self._lanes[call.owner]
-            self._rotation.remove(call.owner)
 
     def _withdraw(self, call: _Call[Item, Result]) -> None:
         """Take what was not begun out of the queue."""
@@ -184,14 +235,22 @@ class Batcher(Generic[Item, Result]):
             self._leave(call)
 
     def _take(self) -> list[tuple[_Call[Item, Result], int, Item]]:
-        """The next batch: an item of each owner in turn, none of a call that has ended or expired."""
+        """The next batch: the items due first, none of a call that has ended or expired.
+
+        It is a free thread's share of what waits, so that no other is left idle.
+        """
         now = asyncio.get_running_loop().time()
-        for call in [c for lane in self._lanes.values() for c in lane if c.done.done() or c.deadline <= now]:
+        for call in [c for c in self._lined_up() if c.done.done() or c.deadline <= now]:
             self._withdraw(call)
+        waiting = sum(len(call.waiting) for call in self._lined_up())
         batch: list[tuple[_Call[Item, Result], int, Item]] = []
-        while self._rotation and len(batch) < self._max_batch:
-            call = self._lanes[self._rotation[0]][0]
-            self._rotation.rotate(-1)
+        if self._fuller_soon(waiting, now):
+            return batch
+        while len(batch) < min(self._max_batch, -(-waiting // max(1, self._free))):
+            owner = min(self._lanes, key=_due)
+            owner.due = _due(owner) + TICKS
+            self._clock += 1
+            call = self._lanes[owner][0]
             position, item = call.waiting.popleft()
             if not call.waiting:
                 self._leave(call)
@@ -203,47 +262,75 @@ class Batcher(Generic[Item, Result]):
             batch.append((call, position, item))
         return batch
 
+    def _lined_up(self) -> Iterator[_Call[Item, Result]]:
+        return (call for lane in self._lanes.values() for call in lane)
+
+    def _fuller_soon(self, waiting: int, now: float) -> bool:
+        """Whether as many as a batch lacks are on their way, and all that wait have time for them."""
+        source = self._source
+        return (
+            source is not None
+            and waiting + len(source._lanes) >= self._max_batch > waiting
+            and all(call.deadline > now + PATIENCE_S for call in self._lined_up())
+        )
+
     async def _supervise(self) -> None:
         """Serve until stopped; whatever ends the loop, no caller is left waiting."""
         try:
-            await self._serve()
-        except Exception as e:  # whatever it was, callers and health checks must learn of it
-            self.dead = e
+            async with asyncio.TaskGroup() as group:
+                for device in self._devices:
+                    group.create_task(self._serve(device))
+        except ExceptionGroup as e:  # whatever it was, callers and health checks must learn of it
+            self.dead = e.exceptions[0]
         finally:
             self.dead = self.dead or BatcherDead("stopped")
             self.dead_since = asyncio.get_running_loop().time()
-            self._device.stop()
+            for device in self._devices:
+                device.stop()
             for call in self._calls:
                 _fail(call, BatcherDead(f"{self.name} has ended: {self.dead}"))
                 self._withdraw(call)
+            self._wake_followers()
 
-    async def _serve(self) -> None:
+    async def _serve(self, device: _DeviceThread) -> None:
         while True:
             await self._work.wait()
             if batch := self._take():
-                await self._answer(batch)
+                self._free -= 1
+                await self._answer(device, batch)
+                self._free += 1
             else:
                 self._work.clear()
+            self._wake_followers()
 
-    async def _answer(self, batch: list[tuple[_Call[Item, Result], int, Item]]) -> None:
+    def _wake_followers(self) -> None:
+        """Let those look again that may wait for what was queued here."""
+        for follower in self._followers:
+            follower._work.set()
+
+    async def _answer(
+        self, device: _DeviceThread, batch: list[tuple[_Call[Item, Result], int, Item]]
+    ) -> None:
         try:
-            results = await self._timed([item for _, _, item in batch])
+            results = await self._timed(device, [item for _, _, item in batch])
         except DeviceFailed:
             raise
         except Exception:  # any item may be the cause: each is tried alone
-            await self._one_by_one(batch)
+            await self._one_by_one(device, batch)
             return
         for (call, position, _), result in zip(batch, results, strict=True):
             _give(call, position, result)
 
-    async def _one_by_one(self, batch: list[tuple[_Call[Item, Result], int, Item]]) -> None:
+    async def _one_by_one(
+        self, device: _DeviceThread, batch: list[tuple[_Call[Item, Result], int, Item]]
+    ) -> None:
         """Retry once each item of a failed batch; only calls with an item that fails again fail."""
         answered = False
         for call, position, item in batch:
             if call.done.done():
                 continue
             try:
-                (result,) = await self._timed([item])
+                (result,) = await self._timed(device, [item])
             except DeviceFailed:
                 raise
             except Exception as e:  # the graph's own error, of a class that the runtime chooses
@@ -252,31 +339,35 @@ class Batcher(Generic[Item, Result]):
                 answered = True
                 _give(call, position, result)
         if not answered:
-            await self._check_device()
+            await self._check(device)
 
-    async def _check_device(self) -> None:
+    async def _check(self, device: _DeviceThread) -> None:
         try:
-            await self._on_device(self._probe)
+            await self._on(device, self._probe)
         except Exception as e:
             raise DeviceFailed(f"the device fails on a known input: {e}") from e
 
-    async def _timed(self, items: list[Item]) -> Sequence[Result]:
+    async def _timed(self, device: _DeviceThread, items: list[Item]) -> Sequence[Result]:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        results = await self._on_device(lambda: self._run(items))
+        results = await self._on(device, lambda: self._run(items))
         seconds = max(loop.time() - started, 1e-6)
-        now = len(items) / seconds
+        now = len(self._devices) * len(items) / seconds
         self.rate = now if self.rate == 0.0 else self.rate + RATE_SMOOTHING * (now - self.rate)
         self._on_batch(len(items), seconds)
         return results
 
-    async def _on_device(self, work: Callable[[], T]) -> T:
-        """Run in the device thread. Raises DeviceFailed when it does not come back within `stall_s`."""
-        running = asyncio.wrap_future(self._device.submit(work))
+    async def _on(self, device: _DeviceThread, work: Callable[[], T]) -> T:
+        """Run in a device thread. Raises DeviceFailed when it does not come back within `stall_s`."""
+        running = asyncio.wrap_future(device.submit(work))
         finished, _ = await asyncio.wait({running}, timeout=self._stall_s)
         if not finished:
             raise DeviceFailed(f"the device did not come back within {self._stall_s:g} s")
         return running.result()
+
+
+def _due(owner: Owner) -> int:
+    return owner.due or 0
 
 
 def _give(call: _Call[Any, Any], position: int, result: Any) -> None:
@@ -290,29 +381,3 @@ def _fail(call: _Call[Any, Any], error: Exception) -> None:
     if not call.done.done():
         call.done.set_exception(error)
         call.done.exception()  # the caller may be gone already, which is no cause for a warning
-
-
-class _DeviceThread:
-    """One thread that runs work in order. A daemon: a device that hangs must not keep the process alive."""
-
-    def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=f"device {name}", daemon=True).start()
-
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        job: Future[T] = Future()
-        self._jobs.put((work, job))
-        return job
-
-    def stop(self) -> None:
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            work, job = item
-            if not job.set_running_or_notify_cancel():
-                continue
-            try:
-                job.set_result(work())
-            except BaseException as e:  # it belongs to whoever waits for the job
-                job.set_exception(e)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.frames import F32, U8
 from pipeline.prepared import Cut, Outline
-from service.batcher import Batcher, Expired
+from service.batcher import Batcher, Expired, Owner
 from service.job import Looked
 
 MOST_WAITING = 256
@@ -21,7 +21,7 @@ class Encoding:
 
     def __init__(self, encoder: Batcher[U8, F32], *, deadline: float) -> None:
         self._encoder, self._deadline = encoder, deadline
-        self._owner = object()
+        self._owner = Owner()
         self._tasks: set[asyncio.Task[None]] = set()
         self._features: dict[Cut, list[F32]] = {}
         self._waiting = 0

@@ -56,6 +56,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
         bundle,
         provider=settings.provider,
         threads=settings.threads,
+        parallel=True,
         gpu_memory_bytes=settings.gpu_memory_bytes,
     )
     max_batch = settings.max_batch or engine.best_batch
@@ -75,30 +76,30 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
             "precision": bundle.manifest.precision,
             "provider": engine.provider,
             "threads": engine.threads,
+            "encoder_runs": engine.encoder_runs,
             "max_batch": max_batch,
             "open_s": round(opened - began, 3),
             "warm_up_s": round(time.monotonic() - opened, 3),
         },
     )
-    return Served(
-        bundle,
-        engine,
-        Batcher(
-            f"encoder {bundle.manifest.id}",
-            encoder.run,
-            encoder.probe,
-            max_batch=max_batch,
-            max_queued=settings.max_queued_samples,
-            stall_s=settings.request_timeout_s,
-            on_batch=metrics.on_batch("encoder"),
-        ),
-        Batcher(
-            f"temporal {bundle.manifest.id}",
-            temporal.run,
-            temporal.probe,
-            max_batch=temporal.rungs[-1],
-            max_queued=settings.max_queued_samples,
-            stall_s=settings.request_timeout_s,
-            on_batch=metrics.on_batch("temporal"),
-        ),
+    encoding = Batcher(
+        f"encoder {bundle.manifest.id}",
+        encoder.run,
+        encoder.probe,
+        max_batch=max_batch,
+        max_queued=settings.max_queued_samples,
+        stall_s=settings.request_timeout_s,
+        threads=engine.encoder_runs,
+        on_batch=metrics.on_batch("encoder"),
     )
+    judging = Batcher(
+        f"temporal {bundle.manifest.id}",
+        temporal.run,
+        temporal.probe,
+        max_batch=temporal.rungs[-1],
+        max_queued=settings.max_queued_samples,
+        stall_s=settings.request_timeout_s,
+        source=encoding,
+        on_batch=metrics.on_batch("temporal"),
+    )
+    return Served(bundle, engine, encoding, judging)

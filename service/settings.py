@@ -59,7 +59,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=1024,
-        description="Threads of one graph on the CPU; 0 takes the cores this process may use.",
+        description="Threads on the CPU: of a run of the temporal graph, and runs of the encoder side by "
+        "side; 0 takes the cores this process may use.",
     )
     gpu_memory_bytes: int | None = Field(
         default=None,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import open_bundle
 from pipeline.engine import Engine
-from service.batcher import Batcher, BatcherDead, DeviceFailed, Expired, ItemFailed
+from service.batcher import PATIENCE_S, Batcher, BatcherDead, DeviceFailed, Expired, ItemFailed, Owner
 from service.graphs import EncoderGraph, TemporalGraph, ladder, longest_sequence, rung
 from tests.bundles import expected_scores, tiny_bundle
 
@@ -49,13 +49,19 @@ class Device:
         assert await asyncio.to_thread(self.entered.wait, LONG)
 
 
-def scenario(body, device=None, *, max_batch=4, max_queued=100, stall_s=LONG):
+def scenario(body, device=None, *, max_batch=4, max_queued=100, stall_s=LONG, threads=1):
     """Run `body(batcher, device)` on a fresh loop with a running batcher."""
     device = device or Device()
 
     async def main():
         batcher = Batcher(
-            "test", device.run, device.probe, max_batch=max_batch, max_queued=max_queued, stall_s=stall_s
+            "test",
+            device.run,
+            device.probe,
+            max_batch=max_batch,
+            max_queued=max_queued,
+            stall_s=stall_s,
+            threads=threads,
         )
         batcher.start()
         try:
@@ -139,7 +145,7 @@ def test_short_request_is_not_starved_by_a_long_one():
 def test_a_request_in_many_calls_takes_no_more_turns_than_one_in_a_single_call():
     async def body(batcher, device):
         tasks = [await occupied(batcher, device)]
-        owner = object()
+        owner = Owner()
         calls = [batcher.submit([n, n + 1], deadline=soon(), owner=owner) for n in (100, 110, 120)]
         tasks += [asyncio.create_task(call) for call in calls]
         await settle()
@@ -150,6 +156,30 @@ def test_a_request_in_many_calls_takes_no_more_turns_than_one_in_a_single_call()
         assert not batcher._lanes
 
     assert scenario(body).batches == [[0], [100, 1, 101, 2], [110, 111, 120, 121]]
+
+
+def test_of_requests_alike_the_first_is_finished_first():
+    async def body(batcher, device):
+        tasks = [await occupied(batcher, device)]
+        early = Owner()
+        tasks.append(asyncio.create_task(batcher.submit([1, 2], deadline=soon(), owner=early)))
+        await settle()
+        device.hold()  # the first batch is let go, the second is held: the clock has moved on
+        device.gate.set()
+        await tasks[0]
+        await tasks[1]
+        device.hold()
+        tasks.append(submit(batcher, [0]))
+        await device.busy()
+        tasks.append(submit(batcher, [11, 12, 13]))
+        await settle()
+        tasks.append(asyncio.create_task(batcher.submit([3], deadline=soon(), owner=early)))
+        await settle()
+        device.gate.set()
+        await asyncio.gather(*tasks)
+
+    batches = scenario(body, max_batch=2).batches
+    assert batches == [[0], [1, 2], [0], [11, 3], [12, 13]]
 
 
 def test_queue_is_bounded_and_callers_wait_at_the_door():
@@ -300,6 +330,150 @@ def test_device_that_hangs_ends_the_loop_and_fails_all_who_wait():
         assert batcher.queued == 0
 
     scenario(body, stall_s=0.02)
+
+
+class Pair:
+    """Two threads' device: a run ends when another one has begun beside it."""
+
+    def __init__(self):
+        self.meeting = threading.Barrier(2, timeout=LONG)
+        self.batches = []
+        self.gate = threading.Event()
+
+    def run(self, items):
+        self.meeting.wait()
+        self.batches.append(items)
+        return [2 * i for i in items]
+
+    def probe(self):
+        raise AssertionError("no run has failed")
+
+
+def test_threads_share_what_waits_and_run_it_at_once():
+    async def body(batcher, device):
+        assert (await batcher.submit(range(5), deadline=soon())).results == [0, 2, 4, 6, 8]
+        assert (await batcher.submit(range(20), deadline=soon())).results == list(range(0, 40, 2))
+
+    batches = scenario(body, Pair(), max_batch=5, threads=2).batches
+    assert sorted(batches[:2]) == [[0, 1, 2], [3, 4]]
+    assert [len(b) for b in batches[2:]] == [5, 5, 5, 5]
+
+
+def test_rate_is_that_of_all_threads_together():
+    device = Device()
+    device.run = lambda items: time.sleep(0.2) or items
+
+    async def body(batcher, device):
+        await batcher.submit(range(8), deadline=soon())
+        assert 20 < batcher.rate <= 40
+
+    scenario(body, device, threads=2)
+
+
+def test_thread_that_hangs_ends_the_others_too():
+    release = threading.Event()
+    device = Device()
+
+    def run(items):
+        if items[0] == 0:
+            release.wait(LONG)
+        return items
+
+    device.run = run
+
+    async def body(batcher, device):
+        results = await asyncio.gather(submit(batcher, [0]), return_exceptions=True)
+        assert [type(r) for r in results] == [BatcherDead]
+        assert isinstance(batcher.dead, DeviceFailed)
+        with pytest.raises(BatcherDead):
+            await batcher.submit([1], deadline=soon())
+        release.set()
+
+    scenario(body, device, stall_s=0.05, threads=2)
+
+
+def chained(body, *, stall_s=LONG):
+    """Run `body(first, second, device of the first, device of the second)`; the second's items come of the
+    first's, and its batches hold three."""
+
+    async def main():
+        devices = Device(), Device()
+        first = Batcher("1", devices[0].run, devices[0].probe, max_batch=1, max_queued=9, stall_s=stall_s)
+        second = Batcher(
+            "2", devices[1].run, devices[1].probe, max_batch=3, max_queued=9, stall_s=LONG, source=first
+        )
+        first.start()
+        second.start()
+        try:
+            async with asyncio.timeout(LONG):
+                await body(first, second, *devices)
+        finally:
+            devices[0].gate.set()
+            await first.stop()
+            await second.stop()
+        return devices[1].batches
+
+    return asyncio.run(main())
+
+
+FAR = PATIENCE_S + LONG
+
+
+@pytest.mark.parametrize(
+    ("owners", "deadline_s", "batches"),
+    [
+        (2, FAR, [[1, 2, 3]]),  # two more are coming: worth waiting for
+        (1, FAR, [[1], [2, 3]]),  # one would not fill the batch
+        (2, PATIENCE_S, [[1], [2, 3]]),  # they are, but there is no time
+    ],
+)
+def test_batch_waits_for_the_requests_that_fill_it(owners, deadline_s, batches):
+    async def body(first, second, device, _):
+        tasks = [await occupied(first, device)]
+        tasks += [submit(first, [k]) for k in range(owners)]
+        await settle()
+        one = submit(second, [1], soon(deadline_s))
+        if len(batches) > 1:
+            await one
+            device.gate.set()
+        await settle()
+        more = submit(second, [2, 3], soon(deadline_s))
+        await asyncio.gather(one, more)
+        device.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert chained(body) == batches
+
+
+@pytest.mark.parametrize("how", ["run", "cancelled"])
+def test_batch_waits_no_longer_than_there_is_work_to_come(how):
+    async def body(first, second, device, _):
+        tasks = [await occupied(first, device), submit(first, [1]), submit(first, [2])]
+        await settle()
+        held = submit(second, [7], soon(FAR))
+        await settle()
+        assert second.queued == 1
+        if how == "cancelled":
+            for task in tasks:
+                task.cancel()
+        device.gate.set()
+        assert (await held).results == [14]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert chained(body) == [[7]]
+
+
+def test_batch_does_not_wait_for_a_dead_source():
+    async def body(first, second, device, _):
+        device.hold()
+        lost = [submit(first, [k]) for k in range(3)]
+        await device.busy()
+        held = submit(second, [7], soon(FAR))
+        assert (await held).results == [14]
+        assert isinstance(first.dead, DeviceFailed)
+        await asyncio.gather(*lost, return_exceptions=True)
+
+    assert chained(body, stall_s=0.05) == [[7]]
 
 
 def test_stopping_fails_all_who_wait():

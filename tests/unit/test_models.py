@@ -55,4 +55,4 @@ def test_settings_of_the_device_reach_the_engine(bundle, caplog, monkeypatch):
 
     monkeypatch.setattr(models, "Engine", Asked)
     load(bundle, caplog, threads=1, gpu_memory_bytes=2**30)
-    assert asked == [{"provider": "cpu", "threads": 1, "gpu_memory_bytes": 2**30}]
+    assert asked == [{"provider": "cpu", "threads": 1, "parallel": True, "gpu_memory_bytes": 2**30}]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stages import STAGES
+from benchmarks.stages import SHARED, STAGES
 from benchmarks.summary import Spread, percentile
 
 Json = dict[str, Any]
@@ -31,6 +31,7 @@ class Limit:
     """The service against its stages; ratios are taken within a round. Times in seconds."""
 
     stages: dict[str, StageCost]
+    shared: StageCost
     whole: StageCost
     floor: Spread
     cost: Spread
@@ -61,7 +62,7 @@ def limit(r: Json) -> Limit:
         return sum(float(x["floor"][s]["wall_s"]) for s in STAGES)
 
     def cost(x: Json) -> float:
-        return sum(float(x["floor"][s]["cpu_s"]) for s in STAGES)
+        return sum(float(x["floor"][s]["cpu_s"]) for s in (*STAGES[:-1], SHARED))
 
     def idle(x: Json) -> float:
         return percentile(x["idle_s"], 0.5)
@@ -73,6 +74,7 @@ def limit(r: Json) -> Limit:
     latencies = [s for x in rounds for s in x["load"]["latency_s"]]
     return Limit(
         stages={s: of(s) for s in STAGES},
+        shared=of(SHARED),
         whole=of("whole"),
         floor=over(floor),
         cost=over(cost),
@@ -104,7 +106,8 @@ def growth(r: Json) -> Growth:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One server under load. rates: of each round; times in seconds, memory the median of the rounds."""
+    """One server under load. rates: of each round; slowest_first: of the requests that meet it idle, all at
+    once; times in seconds, memory the median of the rounds."""
 
     name: str
     version: str | None
@@ -112,6 +115,7 @@ class Serving:
     rates: list[float]
     p50: float
     p95: float
+    slowest_first: float
     cpu: Spread
     idle_bytes: float
     peak_bytes: float
@@ -142,6 +146,7 @@ def _serving(s: Json) -> Serving:
         [float(one["requests_per_s"]) for one in rounds],
         percentile(latencies, 0.5),
         percentile(latencies, 0.95),
+        max(x for one in rounds for x in one["first_latency_s"]),
         Spread.of([one["cpu_s_per_request"] for one in rounds]),
         percentile([one["idle_bytes"] for one in rounds], 0.5),
         percentile([one["peak_bytes"] for one in rounds], 0.5),

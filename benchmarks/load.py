@@ -1,6 +1,7 @@
 """Closed-loop load: so many clients, each sending its next request when its last one is answered."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,9 +60,16 @@ class Load:
 
     @property
     def latencies(self) -> list[float]:
-        """Seconds of the requests that were answered before the last one was begun, in order of answers."""
-        last = max(s.start_s for s in self.sent)
-        return [s.end_s - s.start_s for s in self.sent if s.end_s <= last]
+        """Seconds of the requests that were answered before the last one was begun, in order of answers, the
+        first one of each client left out: those meet a server that is idle, all at once."""
+        begun = sorted(s.start_s for s in self.sent)
+        settled = begun[self.clients : self.clients + 1] or [math.inf]
+        return [s.end_s - s.start_s for s in self.sent if s.start_s >= settled[0] and s.end_s <= begun[-1]]
+
+    @property
+    def first_latencies(self) -> list[float]:
+        """Seconds of the first request of each client."""
+        return [s.end_s - s.start_s for s in sorted(self.sent, key=lambda s: s.start_s)[: self.clients]]
 
     def check(self, what: str) -> "Load":
         """Itself. Raises LoadFailed when a request failed: what fails is quick, and no measurement."""

@@ -1,7 +1,8 @@
 """Each stage of one clip alone: what it costs when nothing else runs and its input lies ready.
 
 The floor of a clip's latency is the sum of four walls, each the better of one thread and of as many
-as there are cores. Its cost is the sum of four CPU times, each the lesser of the two. Neither counts
+as there are cores. Its cost is the sum of four CPU times, each the lesser of the two, the temporal graph's
+in a run that several clips share. Neither counts
 what else a service has to do: scale pictures for the detector, follow faces, cut crops, hash and
 receive the file, answer.
 """
@@ -23,8 +24,11 @@ from pipeline.media import Limits
 from pipeline.prepared import PreparedClip
 from pipeline.runtime import usable_cores
 from pipeline.sample import key_frames, plan_bursts
+from service.graphs import MAX_SEQUENCES
 
 STAGES = ("decode", "detect", "encode", "temporal")
+SHARED = "temporal, shared"
+"""The temporal graph in a run that as many clips share as the service puts together: the cost of one."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 SWEEP_S = 0.5
 """Seconds that one batch size is measured for, or twice, whichever is longer."""
@@ -107,6 +111,8 @@ class Stages:
         """
         found = {name: least([self._median(name, t, repeats) for t in self._threads]) for name in STAGES}
         found["whole"] = self._median("whole", 1, repeats)
+        run = self._median(SHARED, 1, repeats)
+        found[SHARED] = Cost(run.wall_s / MAX_SEQUENCES, run.cpu_s / MAX_SEQUENCES)
         return {name: asdict(cost) for name, cost in found.items()}
 
     def _median(self, stage: str, threads: int, repeats: int) -> Cost:
@@ -116,6 +122,7 @@ class Stages:
             "encode": self._encode,
             "temporal": self._temporal,
             "whole": self._whole,
+            SHARED: self._shared,
         }
         return median([timed(lambda: work[stage](threads)) for _ in range(repeats)])
 
@@ -136,6 +143,11 @@ class Stages:
     def _temporal(self, threads: int) -> None:
         for features in self._features:
             self._engines[threads].temporal(features[None], np.array([len(features)], np.int64))
+
+    def _shared(self, threads: int) -> None:
+        for features in self._features:
+            batch = np.repeat(features[None], MAX_SEQUENCES, 0)
+            self._engines[threads].temporal(batch, np.full(MAX_SEQUENCES, len(features), np.int64))
 
     def _whole(self, threads: int) -> None:
         score(self._engines[threads], prepared(self._bench.bundle, self._clip, self._detectors[threads]))

@@ -44,5 +44,6 @@ def loaded(server: Server, call: Call, requests: int, seconds: float) -> dict[st
         "requests": len(load.sent),
         "requests_per_s": load.rate,
         "latency_s": load.latencies,
+        "first_latency_s": load.first_latencies,
         "cpu_s_per_request": spent / len(load.sent),
     }

@@ -28,7 +28,7 @@ from benchmarks.peers.common import BUNDLE, Preparer, Scorer, packed, unpacked
 from benchmarks.processes import cpu_seconds, memory_bytes, parse_memory, parse_stat, peak_memory, tree
 from benchmarks.report import read, render, write
 from benchmarks.servers import free_port, running
-from benchmarks.stages import STAGES, Cost, Stages, least, median
+from benchmarks.stages import SHARED, STAGES, Cost, Stages, least, median
 from benchmarks.summary import Spread, percentile, rounded
 from pipeline.answer import Answer
 from pipeline.bundle import open_bundle
@@ -262,9 +262,12 @@ def test_too_few_answers_have_no_rate():
         _ = Load(2, [Sent(k, k + 1.0, 200) for k in range(11)]).rate
 
 
-def test_latencies_are_those_before_the_last_request_began():
+def test_latencies_are_those_between_the_first_of_each_client_and_the_last_request():
     times = [(0, 1), (0, 2), (1, 3), (2, 4), (3, 9), (4, 10)]
-    assert Load(2, [Sent(float(a), float(b), 200) for a, b in times]).latencies == [1.0, 2.0, 2.0, 2.0]
+    load = Load(2, [Sent(float(a), float(b), 200) for a, b in times])
+    assert load.latencies == [2.0, 2.0]
+    assert load.first_latencies == [1.0, 2.0]
+    assert Load(9, load.sent).latencies == []
 
 
 def test_a_form_holds_the_clip(counting):
@@ -356,7 +359,7 @@ def test_the_stages_are_those_of_the_clip_and_their_work_is_counted(bench, clip,
     assert (facts["detections"], facts["tracks"], facts["samples"]) == (8, 1, 8)
     assert {(r["threads"], r["batch"]) for r in stages.sweep()} >= {(1, 1), (1, 4)}
     floor = stages.floor(2)
-    assert list(floor) == [*STAGES, "whole"]
+    assert list(floor) == [*STAGES, "whole", SHARED]
     assert all(cost["wall_s"] > 0 for cost in floor.values())
 
 
@@ -432,8 +435,14 @@ def test_few_clips_of_a_table_are_spread_over_it(bench, tmp_path):
 
 
 def results() -> dict[str, dict]:
-    floor = {s: {"wall_s": 0.1, "cpu_s": 0.2} for s in (*STAGES, "whole")}
-    load = {"requests": 20, "requests_per_s": 2.4, "latency_s": [0.5, 0.6, 2.0], "cpu_s_per_request": 0.9}
+    floor = {s: {"wall_s": 0.1, "cpu_s": 0.2} for s in (*STAGES, SHARED, "whole")}
+    load = {
+        "requests": 20,
+        "requests_per_s": 2.4,
+        "latency_s": [0.5, 0.6, 2.0],
+        "first_latency_s": [3.0],
+        "cpu_s_per_request": 0.9,
+    }
     one = {"floor": floor, "idle_s": [0.4, 0.44, 0.6], "load": load}
     row = {
         "width": 1280,
@@ -446,7 +455,12 @@ def results() -> dict[str, dict]:
         "frames_decoded": 300,
         "frames_used": 24,
     }
-    served = {"idle_bytes": 2**28, "peak_bytes": 2**29, "cpu_s_per_request": 1.0}
+    served = {
+        "idle_bytes": 2**28,
+        "peak_bytes": 2**29,
+        "cpu_s_per_request": 1.0,
+        "first_latency_s": [1.5, 1.2],
+    }
     compared_row = {
         "iou": [1.0, 0.9, 0.8],
         "iou_between": [0.9, 0.8],

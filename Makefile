@@ -12,7 +12,7 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format load bench docs lock clean
+.PHONY: help serve test train-smoke lint format load bench sbom audit docs lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,13 @@ load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
 bench: $(VENV)/.dev .venv-peers/.done .venv-dlib/.done  ## measure speed, write docs/benchmarks.md; BENCH="limit --quick" for a part
 	$(BIN)/python -m benchmarks $(BENCH)
 
+sbom: .venv-audit/.done  ## write sbom.cdx.json: what is installed to serve, with hashes (CycloneDX)
+	.venv-audit/bin/cyclonedx-py requirements requirements/cpu.lock --pyproject pyproject.toml \
+	  --output-reproducible -o sbom.cdx.json
+
+audit: .venv-audit/.done  ## ask the advisory database about everything that serves; wants the internet
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements/cpu.lock
+
 docs: $(VENV)/.dev  ## write docs/openapi.json and the generated parts of the README
 	$(BIN)/python scripts/write_docs.py
 
@@ -49,7 +56,7 @@ lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .venv-peers .venv-dlib .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-dlib .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache sbom.cdx.json
 
 $(VENV)/.uv: requirements/uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,6 +76,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@echo "installing the development environment"
 	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@sh scripts/install_torch.sh $(BIN)/python $(TORCH)
+	@touch $@
+
+.venv-audit/.done: requirements/audit.lock | $(VENV)/.uv
+	@echo "installing what looks at the dependencies"
+	@$(PYTHON) -m venv .venv-audit
+	@$(UV) install --python .venv-audit/bin/python --no-deps --require-hashes -r $<
 	@touch $@
 
 # What the benchmark compares with stays out of the project's own environment.

@@ -7,6 +7,7 @@ import typer
 from cli import (
     autoencoders,
     calibrate,
+    crop,
     distill,
     evaluate,
     export,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(scan.scan)
 app.command()(sample.sample)
+app.command()(crop.crop)
 app.command()(prepare.prepare)
 app.command()(autoencoders.autoencoders)
 app.command()(train.train)

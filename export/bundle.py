@@ -21,8 +21,10 @@ from pipeline.bundle import (
     open_bundle,
     sha256,
 )
+from pipeline.detect.registry import open_detector
 from pipeline.engine import Engine
 from pipeline.errors import BundleCorrupt, BundleError
+from pipeline.golden import recorded as recorded_golden
 from pipeline.selfcheck import metadata_of, selfcheck
 from training.card import write_card
 from training.checkpoint import load_checkpoint
@@ -166,6 +168,9 @@ def _export(
         manifest = _reduced(part, manifest)
         if measure_speed:
             manifest.summary["speed"] = speed(Bundle(part, manifest, ""))
+        manifest.summary.update(
+            recorded_golden(Bundle(part, manifest, ""), open_detector("yunet", threads=1))
+        )
         manifest.files.update({name: sha256(part / name) for name in (ENCODER, TEMPORAL)})
         write_card(part, manifest)
         verify_bundle(part)

@@ -3,6 +3,7 @@
 DetectError
 ├── MediaError                  what was uploaded; the service maps each to one problem type
 │   ├── UnsupportedMedia        not a picture or a video in a container we accept
+│   ├── MalformedCrops          faces that a client says it has cut, but not as the model wants them
 │   └── UndecodableMedia        a container we accept, but nothing can be decoded from it
 │       ├── NoVideoStream       audio only, or no stream at all
 │       ├── NoFrames            a video stream without a single decodable frame
@@ -30,6 +31,12 @@ class UnsupportedMedia(MediaError):
     """The bytes are not a picture or a video in a container we accept."""
 
     problem = "unsupported-media"
+
+
+class MalformedCrops(MediaError):
+    """What was sent as faces cut out of a clip are none, or none that the model can judge."""
+
+    problem = "malformed-crops"
 
 
 class UndecodableMedia(MediaError):

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from pipeline.errors import MediaError
 from service import detect, routes
+from service.canary import Canary
 from service.middleware import CLIENT_GONE, RequestMiddleware
 from service.problems import ServiceError, problem_of, problem_response
 from service.state import Service
@@ -32,12 +33,24 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.loading = asyncio.create_task(service.start(), name="load")
+        tasks: list[asyncio.Task[None]] = []
+
+        async def load() -> None:
+            await service.start()
+            if every_s := service.settings.canary_every_s:
+                canary = Canary(service)
+                await canary.first()
+                tasks.append(asyncio.create_task(canary.watch(every_s), name="canary"))
+            service.doubt = None
+
+        app.state.loading = asyncio.create_task(load(), name="load")
+        tasks.append(app.state.loading)
         try:
             yield
         finally:
-            app.state.loading.cancel()
-            await asyncio.gather(app.state.loading, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await service.stop()
 
     app = FastAPI(

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from pipeline.answer import Answer
+from service.crops import CropsJudge
 from service.events import EventStream, wants_events
 from service.judge import Judge, Question
 from service.problems import MalformedRequest, Problem
 from service.state import Service
-from service.upload import UploadLimits, check_headers, received
+from service.upload import CROPS_TYPE, UploadLimits, check_headers, received
 
 router = APIRouter(tags=["detect"])
 T = TypeVar("T")
@@ -72,6 +73,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
 }
 
+CROPS_BODY = BODY | {"requestBody": {"required": True, "content": {CROPS_TYPE: _BINARY}}}
+CROPS_RESPONSES = {status: words for status, words in RESPONSES.items() if status != 200}
+
 
 class DetectQuery(BaseModel):
     """Parameters of POST /v1/detect."""
@@ -100,7 +104,22 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
     the answer comes last, behind events that tell how far the clip was looked at and what the verdict would
     be by then.
     """
+    return await _answered(request, query, Judge)
+
+
+@router.post("/v1/detect/crops", response_model=Answer, responses=CROPS_RESPONSES, openapi_extra=CROPS_BODY)
+async def detect_crops(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+    """The same for faces that the client has cut out of a clip itself with `deepfake-detect crop`.
+
+    The rest of the clip's pictures and its sound never leave the client. What is said of the clip is what the
+    client says, and the answer names that among its reasons.
+    """
+    return await _answered(request, query, CropsJudge)
+
+
+async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) -> Response:
     service: Service = request.app.state.service
+    crops = judge is CropsJudge
     begun = asyncio.get_running_loop().time()
     max_faces = _checked(request, query, service.settings.max_faces)
     patience, partial = _patience(request, query, service.settings.request_timeout_s)
@@ -111,20 +130,27 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
         deadline=begun + patience,
     )
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(service.admitted())
+        stack.enter_context(service.admitted(None if partial else patience))
         model = service.model(query.model)
-        check_headers(request, limits)
+        check_headers(request, limits, crops=crops)
         upload = await stack.enter_async_context(received(request, limits))
+        stack.enter_context(service.pace.work())
         request.state.headers["Content-Digest"] = content_digest(upload.sha256)
         service.metrics.upload_bytes.inc(upload.size)
         arrived = asyncio.get_running_loop().time() - begun
         service.metrics.stage_duration.labels("upload").observe(arrived)
         question = Question(
-            model, max_faces, query.explain, query.timeline, begun, limits.deadline, partial=partial
+            model,
+            max_faces,
+            query.explain,
+            query.timeline,
+            begun,
+            limits.deadline,
+            partial=partial and not crops,
         )
-        if wants_events(request.headers.getlist("accept")):
+        if not crops and wants_events(request.headers.getlist("accept")):
             return EventStream(service, upload, question, request.state, stack.pop_all())
-        answer = await until_gone(request, Judge(service, upload, question).answer())
+        answer = await until_gone(request, judge(service, upload, question).answer())
     service.metrics.verdicts.labels(answer.verdict).inc()
     return Response(answer.model_dump_json(), media_type="application/json", headers=request.state.headers)
 

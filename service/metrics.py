@@ -68,6 +68,21 @@ class Metrics:
             "detector_decoder_restarts", "Decoder processes replaced.", ["reason"], registry=r
         )
         self.upload_bytes = Counter("detector_upload_bytes", "Bytes of clips received.", registry=r)
+        self.canary_runs = Counter(
+            "detector_canary_runs",
+            "Self-tests: right, wrong, unanswered, or of a bundle that knows no answer.",
+            ["model", "result"],
+            registry=r,
+        )
+        self.canary_score = Gauge(
+            "detector_canary_score",
+            "Probability of `fake` that was last answered to the golden clip.",
+            ["model"],
+            registry=r,
+        )
+        self.canary_expected = Gauge(
+            "detector_canary_expected", "The one that the bundle's manifest knows.", ["model"], registry=r
+        )
         self.bundle = Info("detector_bundle", "Bundles served.", ["id"], registry=r)
 
     def on_batch(self, graph: str) -> Callable[[int, float], None]:

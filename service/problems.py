@@ -127,6 +127,13 @@ PROBLEMS: dict[str, ProblemType] = {
         "A clip that crashes the decoder or needs too much memory ends here, too.",
         "Check that the clip plays from beginning to end; re-encode it.",
     ),
+    "malformed-crops": ProblemType(
+        422,
+        "The crops can not be used",
+        "What was sent to `/v1/detect/crops` are no cut faces, or they were cut for a model that sees other "
+        "ones.",
+        "Cut them with `deepfake-detect crop --model NAME` of the version and the model that judge.",
+    ),
     "no-video-stream": ProblemType(
         422, "No video stream", "The file holds no pictures, for example sound only.", "Send a video."
     ),

@@ -1,14 +1,10 @@
 """Runs the application: one process, one line when it is ready, a graceful end."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -19,6 +15,7 @@ from pipeline.errors import BundleError, FaceModelError
 from service import logs
 from service.app import create_app
 from service.models import open_bundles
+from service.scratch import scratch
 from service.settings import Settings
 from service.state import Service
 
@@ -35,8 +32,8 @@ def run(settings: Settings) -> int:
         return _refuse(str(e))
     except OSError as e:
         return _refuse(f"can not listen on {settings.host}:{settings.port}: {e.strerror or e}")
-    with _scratch(settings.scratch_dir) as scratch:
-        service = Service(settings, bundles, scratch)
+    with scratch(settings.scratch_dir) as folder:
+        service = Service(settings, bundles, folder)
         server = _Server(create_app(service), service, listening)
         server.run(sockets=[listening])
     return 1 if server.failed else 0
@@ -106,16 +103,6 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-@contextlib.contextmanager
-def _scratch(given: Path | None) -> Iterator[Path]:
-    """The operator's directory, or one of our own that is gone in the end."""
-    if given is not None:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="deepfake-detect-", ignore_cleanup_errors=True) as own:
-        yield Path(own)
 
 
 def _refuse(why: str) -> int:

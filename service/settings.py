@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     upload_timeout_s: float = Field(
         default=60.0, gt=0, description="Seconds that the body of a request may take to arrive."
     )
+    canary_every_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds between two self-tests, in which each bundle judges a clip of known score; "
+        "the first is before the server is ready; 0 leaves them out.",
+    )
     shutdown_grace_s: float = Field(
         default=30.0, gt=0, description="Seconds that requests in flight have to finish after SIGTERM."
     )

@@ -9,6 +9,7 @@ from pipeline.media import Limits
 from service.child import DecoderConfig
 from service.metrics import Metrics
 from service.models import Bundles, Served, load
+from service.pace import Pace
 from service.problems import NotFound, Unavailable
 from service.settings import Settings
 from service.workers import DecoderPool
@@ -16,7 +17,6 @@ from service.workers import DecoderPool
 LIVENESS_AFTER_S = 10.0
 """Seconds between the loss of a part, when readiness falls, and the fall of liveness: requests in
 flight have that long to end before the process is replaced."""
-LONGEST_RETRY_S = 60.0
 
 
 class Service:
@@ -28,6 +28,9 @@ class Service:
         self.models: dict[str, Served] = {}
         self.pool = _pool(settings, self.metrics)
         self.in_flight = 0
+        self.pace = Pace()
+        self.doubt: str | None = "the self-test has not passed yet"
+        """Why answers can not be trusted, None while they can."""
         self._loaded = False
         self._draining = False
 
@@ -76,7 +79,7 @@ class Service:
         for batcher in (b for m in self.models.values() for b in (m.encoder, m.temporal)):
             if batcher.dead is not None:
                 return f"the batcher {batcher.name} has ended"
-        return None if self.pool.healthy else "no decoder can be started"
+        return self.doubt if self.pool.healthy else "no decoder can be started"
 
     def alive(self) -> bool:
         """False when a part is lost that only a restart brings back, and requests had time to end."""
@@ -98,13 +101,18 @@ class Service:
             raise Unavailable(why, problem="not-ready", retry_after_s=2.0)
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """A place among the requests in flight for the length of the block. Raises Unavailable."""
+    def admitted(self, patience_s: float | None = None) -> Iterator[None]:
+        """A place among the requests in flight for the length of the block.
+
+        patience_s: seconds after which a whole answer would be too late. Raises Unavailable.
+        """
         self.check_ready()
         if self.in_flight >= self.settings.max_in_flight:
             raise self._overloaded(f"{self.in_flight} clips are being worked on")
         if (queued := self.queued_samples) >= self.settings.max_queued_samples:
             raise self._overloaded(f"{queued} samples are waiting")
+        if patience_s is not None and (wait_s := self.pace.expected_s) > patience_s:
+            raise self._overloaded(f"an answer would take {wait_s:.0f} s, which is longer than there is time")
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
         try:
@@ -114,9 +122,8 @@ class Service:
             self.metrics.in_flight.set(self.in_flight)
 
     def _overloaded(self, detail: str) -> Unavailable:
-        """When to come back: as soon as what is queued will have been run, at the rate that was measured."""
-        waits = [m.encoder.queued / m.encoder.rate for m in self.models.values() if m.encoder.rate > 0]
-        after = min(max(waits, default=1.0), LONGEST_RETRY_S)
+        """When to come back: as soon as a place is free, at the pace that was measured."""
+        after = self.pace.retry_after(asyncio.get_running_loop().time())
         return Unavailable(detail, problem="overloaded", retry_after_s=after)
 
 

@@ -23,10 +23,13 @@ from service.problems import (
     UploadTooLarge,
     UploadTooSlow,
 )
+from service.scratch import clip_prefix
 
 log = logging.getLogger(__name__)
 
 FIELD = "file"
+CROPS_TYPE = "application/vnd.deepfake-detect.crops"
+"""Media type of faces that a client has cut itself; see service.crops."""
 STORE_AGAIN_S = 5.0
 FRAMING_BYTES = 64 * 1024
 """What a multipart body may have around the clip: boundaries and part headers."""
@@ -53,14 +56,20 @@ class UploadLimits:
     deadline: float
 
 
-def check_headers(request: Request, limits: UploadLimits) -> None:
-    """Refuse by its headers alone what can not be accepted. Reads nothing of the body."""
+def check_headers(request: Request, limits: UploadLimits, *, crops: bool = False) -> None:
+    """Refuse by its headers alone what can not be accepted. Reads nothing of the body.
+
+    crops: whether the body has to be crops instead of a clip.
+    """
     length = request.headers.get("content-length")
     if (length is None and "transfer-encoding" not in request.headers) or length == "0":
         raise MalformedRequest("the request has no body", problem="empty-body")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMediaType(f"the body has Content-Encoding {encoding!r}; send it as it is")
     kind, _ = _content_type(request)
+    if crops != (kind == CROPS_TYPE):
+        wanted = f"this route takes {CROPS_TYPE}" if crops else "crops are judged at /v1/detect/crops"
+        raise UnsupportedMediaType(f"Content-Type {kind!r}: {wanted}")
     if not (kind == "multipart/form-data" or _is_media(kind)):
         given = f"Content-Type {kind!r}" if kind else "no Content-Type"
         raise UnsupportedMediaType(
@@ -80,7 +89,7 @@ async def received(request: Request, limits: UploadLimits) -> AsyncIterator[Uplo
     is no room for it, or Starlette's ClientDisconnect.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix="clip-", dir=limits.scratch)
+        handle, name = tempfile.mkstemp(prefix=clip_prefix(), dir=limits.scratch)
     except OSError as e:
         raise _no_room(e) from e
     path = Path(name)
@@ -242,4 +251,4 @@ def _content_type(request: Request) -> tuple[str, bytes | None]:
 
 
 def _is_media(kind: str) -> bool:
-    return kind.startswith(("video/", "image/")) or kind == "application/octet-stream"
+    return kind.startswith(("video/", "image/")) or kind in {"application/octet-stream", CROPS_TYPE}

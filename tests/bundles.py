@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.bundle import CARD, ENCODER, TEMPORAL, sha256
+from pipeline.golden import GOLDEN
 
 OPSET = 18
 GAIN = 4.0
@@ -27,8 +28,9 @@ def tiny_bundle(
     bursts: int = 4,
     burst_frames: int = 2,
     thresholds: tuple[float, float] = (0.4, 0.6),
+    golden: float | None = None,
 ) -> Path:
-    """Write a bundle to `path` and return it.
+    """Write a bundle to `path` and return it. golden: what it is to answer to the golden clip.
 
     Encoder: the mean of each channel of a sample, 0 to 1. Temporal graph: step logits are 0 and
     GAIN * (first - third channel); pooled logits are their mean over the steps that count.
@@ -57,7 +59,8 @@ def tiny_bundle(
         },
         "files": {file: sha256(path / file) for file in (ENCODER, TEMPORAL, CARD)},
         "parity": {},
-        "summary": {"data": "none"},
+        "summary": {"data": "none"}
+        | ({} if golden is None else {"golden": {"clip": sha256(GOLDEN), "fake": golden}}),
     }
     (path / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return path

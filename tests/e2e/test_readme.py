@@ -80,6 +80,23 @@ def test_scanning_gives_what_serving_gives(folder, url):
     assert answer["probabilities"]["fake"] == pytest.approx(served_answer["probabilities"]["fake"], abs=1e-5)
 
 
+def test_faces_that_are_cut_here_are_judged_there(folder, url):
+    crop = next(c for c in COMMANDS if " crop " in c)
+    curl = next(c for c in COMMANDS if c.endswith("/v1/detect/crops"))
+    run(COMMANDS[1], folder, url)
+    made = run(crop, folder, url)
+    assert made.returncode == 0
+    assert " ".join(curl.split()).split("--data-binary")[0] in " ".join(made.stderr.split()).replace('"', "'")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    answer = json.loads(run(curl, folder, url).stdout)
+    whole = json.loads(run(COMMANDS[2], folder, url).stdout)
+    assert alike(answer, whole)
+    for name in ("verdict", "media", "coverage", "model"):
+        assert answer[name] == whole[name]
+    assert answer["reasons"][-1].startswith("crops_given: ")
+
+
 def test_every_command_is_run_or_is_a_make_target():
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for command in COMMANDS:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,85 +21,7 @@ import pytest
 from pipeline.bundle import default_models
 from tests import media
 from tests.bundles import tiny_bundle
-
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "from cli.main import main; main()", "serve"]
-READY = r"ready: (http://127\.0\.0\.1:\d+)  try: curl -F file=@sample\.mp4 \1/v1/detect$"
-LIMIT = 1_000_000
-
-
-class Server:
-    """A server process with a scratch directory of its own."""
-
-    def __init__(self, tmp_path, models, **settings):
-        self.scratch = tmp_path / "scratch"
-        self.scratch.mkdir()
-        self.log = tmp_path / "log"
-        given = {
-            "port": 0,
-            "models_dir": models,
-            "scratch_dir": self.scratch,
-            "max_upload_bytes": LIMIT,
-            "decoders": 2,
-            "provider": "cpu",
-        }
-        self.process = start(self.log, **(given | settings))
-        ready = self.process.stdout.readline()
-        found = re.match(READY, ready)
-        assert found, (ready, self.log.read_text())
-        self.url = found[1]
-        self.client = httpx.Client(base_url=self.url, timeout=60)
-
-    def detect(self, content, kind="application/octet-stream", **given):
-        return self.client.post("/v1/detect", content=content, headers={"content-type": kind}, **given)
-
-    def lines(self):
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def raw(self, data, seconds=20):
-        """Send bytes as they are; what comes back until the server closes or says no more."""
-        host, port = self.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=seconds) as s:
-            s.sendall(data)
-            answer = b""
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                while piece := s.recv(65536):
-                    answer += piece
-                    if complete(answer):
-                        break
-            return answer
-
-    def stop(self):
-        self.client.close()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
-        self.process.stdout.close()
-        return code
-
-
-def complete(answer):
-    """Whether a response with a known length is there as a whole."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    return length is not None and len(body) >= int(length[1])
-
-
-def start(log, **settings):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
-    environment |= {f"DETECTOR_{k.upper()}": str(v) for k, v in settings.items()}
-    with log.open("w") as errors:
-        return subprocess.Popen(
-            COMMAND, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-
-
-def refused(tmp_path, **settings):
-    """Exit code and standard error of a server that does not start."""
-    log = tmp_path / "log"
-    process = start(log, **({"port": 0} | settings))
-    assert process.stdout.read() == ""
-    process.stdout.close()
-    return process.wait(timeout=60), log.read_text()
+from tests.server import COMMAND, LIMIT, ROOT, Server, refused
 
 
 @pytest.fixture(scope="module")
@@ -493,7 +414,7 @@ def test_detector_and_port_that_can_not_be_had_are_one_line(tmp_path, tiny):
 def test_decoders_die_with_their_server(tmp_path, tiny):
     one = Server(tmp_path, tiny)
     pid = one.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = [c for c in children_of(pid) if "service.decoder" in command_of(c)]
     assert len(children) == 2
     one.process.kill()
     one.process.wait()
@@ -503,6 +424,47 @@ def test_decoders_die_with_their_server(tmp_path, tiny):
     while any(running(c) for c in children) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(running(c) for c in children)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_nothing_of_a_clip_outlives_a_server_that_is_killed(tmp_path, tiny, clip, own):
+    settings = {"TMPDIR": str(tmp_path)} if own else {"DETECTOR_SCRATCH_DIR": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=ROOT,
+        env=environment | {"DETECTOR_MODELS_DIR": str(tiny), "DETECTOR_DECODERS": "1"} | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    host, port = process.stdout.readline().split()[1].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        head = (
+            f"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: video/mp4\r\nContent-Length: {len(clip)}"
+        )
+        client.sendall(head.encode() + b"\r\n\r\n" + clip[: len(clip) // 2])
+        until(lambda: list(tmp_path.rglob("clip-*")))
+        process.kill()
+    process.wait()
+    process.stdout.close()
+    until(lambda: not list(tmp_path.rglob("clip-*")))
+    until(lambda: own is False or not list(tmp_path.glob("deepfake-detect-*")))
+
+
+def until(true):
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children_of(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
 
 def running(pid):

@@ -7,10 +7,8 @@ import json
 import re
 import socket
 import threading
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,53 +20,17 @@ from pipeline.media import Limits
 from pipeline.prepare import prepare
 from pipeline.runtime import CPU
 from service import state
-from service.app import create_app
 from service.detect import preferred_wait
 from service.events import wants_events
 from service.models import open_bundles
 from service.server import listen
 from service.settings import Settings
-from service.state import Service
 from tests.bundles import expected_scores, tiny_bundle
 from tests.media import face_clip
+from tests.running import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENAPI = ROOT / "docs" / "openapi.json"
-
-
-class Running:
-    """A service on an event loop of its own, asked in process."""
-
-    def __init__(self, models, scratch, **settings):
-        self.settings = Settings(models_dir=models, decoders=1, provider="cpu", threads=1, **settings)
-        self.scratch = scratch
-        self.runner = asyncio.Runner()
-        self.runner.run(self._make())
-
-    async def _make(self):
-        self.service = Service(self.settings, open_bundles(self.settings), self.scratch)
-        self.app = create_app(self.service)
-
-    async def start(self):
-        self._life = self.app.router.lifespan_context(self.app)
-        await self._life.__aenter__()
-        await self.app.state.loading
-
-    async def stop(self):
-        await self._life.__aexit__(None, None, None)
-
-    @asynccontextmanager
-    async def client(self):
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
-
-    def ask(self, method, url, **given):
-        async def main():
-            async with self.client() as client:
-                return await client.request(method, url, **given)
-
-        return self.runner.run(main())
 
 
 @pytest.fixture(scope="module")
@@ -355,22 +317,29 @@ def test_overload_is_refused_unread_with_a_time_to_come_back(models, clip, tmp_p
             release.set()
             ready = (await client.get("/readyz")).status_code
             served = await first
-        encoder = one.service.models["tiny"].encoder
-        encoder.queued, encoder.rate = 6000, 500.0
-        async with one.client() as client:
-            third = await client.post("/v1/detect", content=b"x", headers=headers)
-        encoder.queued = 0
+            encoder = one.service.models["tiny"].encoder
+            encoder.queued = 6000
+            one.service.pace.seconds = 12.0
+            third = await client.post("/v1/detect", content=never(), headers=headers)
+            encoder.queued = 0
+            one.service.pace.working = 11
+            fourth = await client.post("/v1/detect", content=never(), headers=headers)
+            in_time = await client.post("/v1/detect", content=clip, headers=headers | {"prefer": "wait=20"})
+            one.service.pace.working = 0
         await one.stop()
-        return served, second, read, ready, third
+        return served, second, read, ready, third, fourth, in_time
 
-    served, second, read, ready, third = one.runner.run(main())
+    served, second, read, ready, third, fourth, in_time = one.runner.run(main())
     one.runner.close()
     assert (served.status_code, ready) == (200, 200)
     problem(second, 503, "overloaded")
     assert int(second.headers["retry-after"]) >= 1
     assert read == []
     assert "6000 samples" in problem(third, 503, "overloaded")
-    assert third.headers["retry-after"] == "12"
+    assert 12 <= int(third.headers["retry-after"]) <= 13
+    assert "longer than there is time" in problem(fourth, 503, "overloaded")
+    assert 24 <= int(fourth.headers["retry-after"]) <= 25
+    assert in_time.status_code == 200
 
 
 def test_client_that_leaves_frees_its_work(running, clip):

@@ -1,0 +1,159 @@
+"""Faces that a client has cut itself, so that the scene, the voices and the rest of a clip never leave it.
+
+What it sends is what a decoder process would: the samples of each look, and an outline of the whole behind
+them. It is checked as strictly as that, and further: a client states numbers that no decoder would.
+
+    MAGIC, a length of four bytes (little endian), a JSON header, then frames as in service.decoder
+"""
+
+import asyncio
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.answer import Answer
+from pipeline.bundle import Bundle, Manifest
+from pipeline.errors import MalformedCrops
+from pipeline.frames import U8
+from pipeline.prepared import Coverage, Cut, MediaFacts, Outline, PreparedClip, Quality, TrackOutline
+from pipeline.spec import CropSpec, SamplingSpec
+from service.decoder import HEADER, LOOK, LOOKED, PREPARED
+from service.job import Counts, Job, Looked
+from service.judge import Judge
+
+MAGIC = b"DFCROPS1"
+MOST_HEADER_BYTES = 64 * 1024
+LARGEST = 1e7
+"""Pixels, seconds and measures of quality stay far below."""
+LONGEST_TEXT = 200
+GIVEN = "crops_given: the faces were cut by the client, and so was all that is said of the clip"
+
+
+class _Header(BaseModel):
+    """For which model faces were cut."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    model: str
+    crop: CropSpec
+    sampling: SamplingSpec
+
+
+def write_crops(out: BinaryIO, clip: PreparedClip, bundle: Bundle) -> None:
+    """Write the faces of a clip that was prepared for a bundle, and nothing of any other face."""
+    manifest = bundle.manifest
+    header = (
+        _Header(model=manifest.id, crop=manifest.crop, sampling=manifest.sampling).model_dump_json().encode()
+    )
+    out.write(MAGIC + struct.pack("<I", len(header)) + header)
+    looks: dict[int, list[U8]] = {}
+    tracks = []
+    for track in clip.tracks:
+        cuts: list[Cut] = []
+        for (look, _), samples in zip(track.cuts, np.split(track.samples, len(track.cuts)), strict=True):
+            cuts.append((look, len(looks.setdefault(look, []))))
+            looks[look].append(samples)
+        kept = {name: getattr(track, name) for name in TrackOutline.__slots__}
+        tracks.append(TrackOutline(**kept | {"cuts": tuple(cuts)}))
+    for look, faces in looks.items():
+        stacked = np.stack(faces)
+        _write_frame(out, LOOKED, LOOK.pack(look, *stacked.shape[:5], 3) + stacked.tobytes())
+    outline = Outline(clip.media, clip.coverage, tracks, clip.faces_seen)
+    _write_frame(out, PREPARED, outline.to_bytes())
+
+
+def read_crops(path: Path, manifest: Manifest, max_faces: int) -> tuple[list[Looked], Outline]:
+    """The looks of a file of crops that was cut for a bundle, and the outline of the clip.
+
+    Raises MalformedCrops when it is malformed, of another model or of more faces than asked for.
+    """
+    content = memoryview(path.read_bytes())
+    at = _check_header(content, manifest)
+    job = Job(path, manifest, max_faces, "")
+    counts: Counts = {}
+    looks: list[Looked] = []
+    try:
+        while True:
+            kind, size = HEADER.unpack_from(content, at)
+            frame = bytes(content[at + HEADER.size : at + HEADER.size + size])
+            at += HEADER.size + size
+            if at > len(content):
+                raise MalformedCrops("the crops end early")
+            if kind != LOOKED:
+                break
+            looks.append(job.looked(frame, counts))
+        if kind != PREPARED or at != len(content):
+            raise MalformedCrops("behind the samples there has to be one outline, and nothing else")
+        outline = job.outlined(frame, counts)
+    except (ValueError, TypeError, OverflowError, struct.error) as e:
+        raise MalformedCrops(f"the crops can not be read: {' '.join(str(e).split())[:200]}") from e
+    _check_outline(outline, manifest)
+    return looks, replace(outline, timing_ms={})
+
+
+class CropsJudge(Judge):
+    """Answers a question about crops instead of a clip."""
+
+    async def answer(self) -> Answer:
+        """Raises MalformedCrops, DeadlineExceeded or Unavailable."""
+        answer = await super().answer()
+        return answer.model_copy(update={"reasons": [*answer.reasons, GIVEN]})
+
+    async def _seen(self) -> Outline:
+        question = self._question
+        manifest = question.model.bundle.manifest
+        looks, outline = await asyncio.to_thread(read_crops, self._upload.path, manifest, question.max_faces)
+        for looked in looks:
+            await self._encoding.add(looked)
+        await self._encoding.finish()
+        return outline
+
+
+def _write_frame(out: BinaryIO, kind: bytes, content: bytes) -> None:
+    out.write(HEADER.pack(kind, len(content)) + content)
+
+
+def _check_header(content: memoryview, manifest: Manifest) -> int:
+    """Where the frames begin. Raises MalformedCrops."""
+    start = len(MAGIC) + 4
+    if bytes(content[: len(MAGIC)]) != MAGIC or len(content) < start:
+        raise MalformedCrops("these are no crops: `deepfake-detect crop` makes them")
+    size = int(struct.unpack_from("<I", content, len(MAGIC))[0])
+    try:
+        header = _Header.model_validate_json(bytes(content[start : start + min(size, MOST_HEADER_BYTES)]))
+    except ValidationError as e:
+        raise MalformedCrops("the header of the crops can not be read") from e
+    if (header.crop, header.sampling) != (manifest.crop, manifest.sampling):
+        raise MalformedCrops(
+            f"the crops were cut for {header.model[:64]!r}, which sees other ones than {manifest.id!r}"
+        )
+    return start + size
+
+
+def _check_outline(outline: Outline, manifest: Manifest) -> None:
+    """Numbers that a decoder of ours would not give. Raises MalformedCrops."""
+    media, coverage = outline.media, outline.coverage
+    numbers = [*_numbers(media), *_numbers(coverage), outline.faces_seen]
+    texts = [media.sha256, media.container, media.codec, coverage.why or ""]
+    for t in outline.tracks:
+        numbers += [*_numbers(t.quality), t.track, t.bursts, t.frames_used]
+        spans = np.stack([t.start_s, t.end_s], axis=1)
+        if not ((np.abs(t.boxes) <= LARGEST).all() and ((spans >= 0) & (spans <= LARGEST)).all()):
+            raise MalformedCrops("a time or a place of a face is out of range")
+        if (t.end_s < t.start_s).any() or (np.diff(t.start_s) < 0).any():
+            raise MalformedCrops("the samples of a face are not in order of time")
+        if len(t.start_s) % manifest.crop.samples_per_burst:
+            raise MalformedCrops("a burst of a face lacks samples")
+    if not all(0 <= n <= LARGEST or n == media.bytes >= 0 for n in numbers) or coverage.fraction > 1:
+        raise MalformedCrops("a number of the outline is out of range")
+    if any(len(text) > LONGEST_TEXT or not text.isprintable() for text in texts):
+        raise MalformedCrops("a text of the outline is too long")
+
+
+def _numbers(part: MediaFacts | Coverage | Quality) -> list[float]:
+    values = [getattr(part, name) for name in part.__slots__]
+    return [v for v in values if isinstance(v, int | float)]

@@ -10,6 +10,7 @@ from cli import (
     distill,
     evaluate,
     export,
+    key,
     prepare,
     sample,
     scan,
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve.serve)
+app.command()(key.key)
 app.command()(scan.scan)
 app.command()(sample.sample)
 app.command()(prepare.prepare)

@@ -11,6 +11,7 @@ from cli import (
     distill,
     evaluate,
     export,
+    key,
     prepare,
     sample,
     scan,
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve.serve)
+app.command()(key.key)
 app.command()(scan.scan)
 app.command()(sample.sample)
 app.command()(crop.crop)

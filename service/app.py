@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.errors import MediaError
-from service import detect, routes
+from service import detect, docs, routes
+from service.access import AccessMiddleware
 from service.canary import Canary
+from service.headers import HeadersMiddleware
 from service.middleware import CLIENT_GONE, RequestMiddleware
 from service.problems import ServiceError, problem_of, problem_response
 from service.state import Service
@@ -23,6 +25,12 @@ from service.state import Service
 DESCRIPTION = (
     "Says whether the faces in a video clip were manipulated, how sure it is, which face, when and why."
 )
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of all routes, which says how keys are sent."""
+        return docs.described(super().openapi())
 
 
 def create_app(service: Service) -> FastAPI:
@@ -53,19 +61,27 @@ def create_app(service: Service) -> FastAPI:
             await asyncio.gather(*tasks, return_exceptions=True)
             await service.stop()
 
-    app = FastAPI(
+    settings = service.settings
+    app = _Application(
         title="deepfake-detect",
         description=DESCRIPTION,
         version=_version(),
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(detect.router)
     app.include_router(routes.router)
+    if settings.docs:
+        app.add_route("/docs", docs.page, include_in_schema=False)
+    if settings.api_keys_file is not None:
+        app.add_middleware(AccessMiddleware, keys_file=settings.api_keys_file, metrics=service.metrics)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    app.add_middleware(HeadersMiddleware)
     app.add_exception_handler(ServiceError, _on_error)
     app.add_exception_handler(MediaError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -64,6 +64,12 @@ class Metrics:
         self.rejections = Counter(
             "detector_rejections", "Requests answered with a problem, by its type.", ["reason"], registry=r
         )
+        self.key_requests = Counter(
+            "detector_key_requests",
+            "Requests with a known key, by its name and the class of their status.",
+            ["key", "status"],
+            registry=r,
+        )
         self.decoder_restarts = Counter(
             "detector_decoder_restarts", "Decoder processes replaced.", ["reason"], registry=r
         )
@@ -94,8 +100,17 @@ class Metrics:
 
         return observe
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one request."""
+    def answered(self, method: str, route: str, status: int, seconds: float, key: str | None = None) -> None:
+        """Count one request. key: the name of the key that it came with."""
         known = method if method in METHODS else "other"
         self.requests.labels(known, route, str(status)).inc()
         self.request_duration.labels(route).observe(seconds)
+        if key is not None:
+            self.key_requests.labels(key, f"{status // 100}xx").inc()
+
+    def keep_keys(self, names: frozenset[str]) -> None:
+        """Forget the counts of all other keys."""
+        for metric in list(self.key_requests.collect()):
+            for sample in metric.samples:
+                if sample.labels["key"] not in names:
+                    self.key_requests.remove(sample.labels["key"], sample.labels["status"])

@@ -60,9 +60,11 @@ class RequestMiddleware:
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.answered(scope["method"], route, status, seconds)
+        key = scope["state"].get("key")
+        self._metrics.answered(scope["method"], route, status, seconds, key)
         level = logging.DEBUG if route in PROBED else logging.INFO
         extra = {"method": scope["method"][:16], "route": route, "status": status}
+        extra |= {"key": key} if key is not None else {}
         log.log(level, "request", extra={**extra, "duration_s": round(seconds, 4)})
 
 

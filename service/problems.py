@@ -2,10 +2,13 @@
 
     ServiceError                    what is wrong with a request, raised where it is known
     ├── MalformedRequest            400, its `problem` says which way
+    ├── MissingKey                  401
+    ├── UnknownKey                  403
     ├── NotFound                    404
     ├── UploadTooSlow               408
     ├── UploadTooLarge              413
     ├── UnsupportedMediaType        415
+    ├── RateLimited                 429, with the seconds after which to try again
     ├── Unavailable                 503, with the seconds after which to try again
     └── DeadlineExceeded            504
 
@@ -78,6 +81,18 @@ PROBLEMS: dict[str, ProblemType] = {
         "Invalid query parameter",
         "A query parameter has a value that is out of its range or of the wrong kind, or is given twice.",
         "The detail says what is allowed.",
+    ),
+    "missing-key": ProblemType(
+        401,
+        "No key",
+        "This server wants a key for everything below `/v1`, and none was sent.",
+        "Send yours as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.",
+    ),
+    "unknown-key": ProblemType(
+        403,
+        "Unknown key",
+        "The key that was sent is not, or no longer, a valid one.",
+        "Ask the operator for a key.",
     ),
     "not-found": ProblemType(
         404, "Not found", "There is nothing at this address.", "`/docs` lists the routes."
@@ -155,6 +170,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The picture has more pixels than the server decodes.",
         "Scale the clip down. The operator sets `DETECTOR_MAX_PIXELS`.",
     ),
+    "rate-limited": ProblemType(
+        429,
+        "Too many requests",
+        "The key is used more often than the operator allows for it. Nothing of the body was read.",
+        "Try again after the seconds that `Retry-After` names.",
+    ),
     "internal-error": ProblemType(
         500,
         "Internal error",
@@ -229,6 +250,21 @@ class MalformedRequest(ServiceError):
         self.problem = problem
 
 
+class MissingKey(ServiceError):
+    """A key is needed, and none was sent."""
+
+    problem = "missing-key"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class UnknownKey(ServiceError):
+    """The key is none of those that are valid."""
+
+    problem = "unknown-key"
+
+
 class NotFound(ServiceError):
     """There is no such thing, or no such model."""
 
@@ -255,13 +291,22 @@ class UnsupportedMediaType(ServiceError):
     problem = "unsupported-media-type"
 
 
+class RateLimited(ServiceError):
+    """The key is used too often. retry_after_s: as for Unavailable."""
+
+    problem = "rate-limited"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail, headers=_retry_after(retry_after_s))
+
+
 class Unavailable(ServiceError):
     """No work is taken on now. retry_after_s: seconds after which to try again, rounded up, at least 1."""
 
     def __init__(
         self, detail: str, *, problem: Literal["overloaded", "not-ready"], retry_after_s: float = 1.0
     ) -> None:
-        super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+        super().__init__(detail, headers=_retry_after(retry_after_s))
         self.problem = problem
 
 
@@ -269,6 +314,10 @@ class DeadlineExceeded(ServiceError):
     """The answer was not there in time."""
 
     problem = "deadline-exceeded"
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 class Problem(BaseModel):

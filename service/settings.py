@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.bundle import default_models
 from pipeline.runtime import usable_cores
+from service.keys import read_keys
 
 PREFIX = "DETECTOR_"
 MIB = 1024 * 1024
@@ -27,6 +28,13 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of the keys that open `/v1`, a line of `deepfake-detect key` each; a change is "
+        "seen within seconds.",
+        json_schema_extra={"default_in_words": "none: `/v1` is open to all"},
+    )
+    docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
     models_dir: Path = Field(
         default_factory=default_models,
         description="Directory of bundles, one subdirectory each; all of them are served.",
@@ -137,6 +145,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity of the JSON log lines on standard error."
     )
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_keys(path)
+        return path
 
     @model_validator(mode="after")
     def usable(self) -> Self:

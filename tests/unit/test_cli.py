@@ -1,5 +1,6 @@
 """The command line: exit codes, lines for programs, tables for people, and no traceback."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from cli.main import main
 from pipeline.spec import CropSpec
+from service.keys import read_keys
 from tests.bundles import tiny_bundle
 from tests.media import TEXT, face_clip, pattern, write_clip
 from tests.shards import toy_faces, write_shards
@@ -170,3 +172,21 @@ def test_scanning_never_loads_torch_or_the_web_framework(media, models):
         "sys.exit(bool({'torch', 'onnx', 'fastapi'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code, media / "face.mp4"], check=False).returncode == 0
+
+
+def test_a_key_is_shown_once_and_its_line_lets_it_in(tmp_path, capsys):
+    code, out, err = run("key", "web", capsys=capsys)
+    made = err.split()[-1]
+    (tmp_path / "keys").write_text(out)
+    (key,) = read_keys(tmp_path / "keys")
+    assert code == 0
+    assert (key.name, key.digest) == ("web", hashlib.sha256(made.encode()).digest())
+    assert len(made) >= 43
+    assert made not in out
+    assert run("key", "web", capsys=capsys)[2] != err
+
+
+def test_a_key_needs_a_name_that_labels_can_hold(capsys):
+    code, out, err = run("key", "two words", capsys=capsys)
+    assert (code, out) == (3, "")
+    assert "a name is" in err

@@ -16,6 +16,7 @@ from tests.unit.test_dockerfile import final
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
+DEPLOYMENT_DOCS = ROOT / "docs" / "deployment.md"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 OLDEST = "1.30"
 """The first Kubernetes whose preStop can sleep without a feature gate."""
@@ -70,6 +71,25 @@ def test_manifest_is_valid(path: Path, version: str) -> None:
 def test_kustomize_builds_every_manifest() -> None:
     built = subprocess.run(["kubectl", "kustomize", str(BASE)], check=True, capture_output=True)
     assert {d["kind"]: d for d in yaml.safe_load_all(built.stdout)} == MANIFESTS
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_the_documented_overlay_mounts_the_keys(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DEPLOYMENT_DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    shutil.copytree(ROOT / "k8s", tmp_path / "deepfake-detect" / "k8s")
+    overlay = tmp_path / "overlay" / "kustomization.yaml"
+    overlay.parent.mkdir()
+    overlay.write_text("".join(blocks))
+    built = subprocess.run(["kubectl", "kustomize", overlay.parent], check=True, capture_output=True)
+    (manifest,) = (d for d in yaml.safe_load_all(built.stdout) if d["kind"] == "Deployment")
+    kubernetes_validate.validate(manifest, OLDEST, strict=True)
+    pod = manifest["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    (file,) = (Path(e["value"]) for e in server["env"] if e["name"] == "DETECTOR_API_KEYS_FILE")
+    (mounted,) = (m["name"] for m in server["volumeMounts"] if m["mountPath"] == str(file.parent))
+    assert [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == mounted] == [
+        "deepfake-detect-keys"
+    ]
 
 
 def test_probes_ask_different_questions() -> None:

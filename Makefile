@@ -12,10 +12,10 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format load bench sbom audit docs lock clean
+.PHONY: help serve test train-smoke lint format k8s-check monitoring-check load bench sbom audit docs lock clean
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 serve: $(VENV)/.serve  ## build what serving needs, then serve http://127.0.0.1:8000
 	@exec $(BIN)/deepfake-detect serve
@@ -36,6 +36,12 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+k8s-check: $(VENV)/.dev  ## build every overlay with every component and check what comes out
+	$(BIN)/python -m pytest -rs tests/unit/test_k8s.py tests/unit/test_kustomize.py
+
+monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard
+	$(BIN)/python -m pytest -rs tests/unit/test_monitoring.py
+
 load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
 	$(BIN)/locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py
 
@@ -49,8 +55,9 @@ sbom: .venv-audit/.done  ## write sbom.cdx.json: what is installed to serve, wit
 audit: .venv-audit/.done  ## ask the advisory database about everything that serves; wants the internet
 	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements/cpu.lock
 
-docs: $(VENV)/.dev  ## write docs/openapi.json and the generated parts of the README
+docs: $(VENV)/.dev  ## write docs/openapi.json, docs/metrics.md and the generated parts of others
 	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python scripts/monitoring_docs.py
 
 lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh

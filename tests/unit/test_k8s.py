@@ -58,7 +58,14 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_kustomization_lists_every_manifest() -> None:
     assert sorted(KUSTOMIZATION["resources"]) == [path.name for path in FILES]
-    assert set(MANIFESTS) == {"Deployment", "Service", "HorizontalPodAutoscaler", "ServiceAccount"}
+    assert set(MANIFESTS) == {
+        "Deployment",
+        "Service",
+        "HorizontalPodAutoscaler",
+        "ServiceAccount",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -184,6 +191,8 @@ def test_selectors_match_the_pods() -> None:
     selectors = [
         DEPLOYMENT["selector"]["matchLabels"],
         MANIFESTS["Service"]["spec"]["selector"],
+        MANIFESTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        MANIFESTS["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
         *(constraint["labelSelector"]["matchLabels"] for constraint in spread),
     ]
     assert all(selector and selector.items() <= labels.items() for selector in selectors)

@@ -18,13 +18,13 @@ from reliability.lab import Lab, read_log
 
 TOOL = ROOT / ".venv-schemathesis/bin/schemathesis"
 CHECKS = (
-    "not_a_server_error",
     "status_code_conformance",
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
     "unsupported_method",
 )
+NOT_OFFERED = "what is not offered"
 PATIENCE_S = 900
 FOREIGN = "/v2/"
 """Routes of a protocol that has errors of its own."""
@@ -61,20 +61,20 @@ def measure(lab: Lab) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - begun,
         "checks": list(CHECKS),
-        **requested(entries, list(paths)),
+        **requested(entries, paths),
         "findings": findings(junit.read_text(encoding="utf-8")),
         "log_errors": read_log(server.log).errors,
     }
 
 
-def requested(entries: list[dict[str, Any]], paths: list[str]) -> dict[str, Any]:
+def requested(entries: list[dict[str, Any]], paths: dict[str, Any]) -> dict[str, Any]:
     """Of the requests of an HTTP archive: how many of each route came to what, and which errors were no
-    problem documents."""
+    problem documents. paths: those of the document."""
     routes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     wrong: Counter[str] = Counter()
     for entry in entries:
         path, status = urlsplit(entry["request"]["url"]).path, int(entry["response"]["status"])
-        route = f"{entry['request']['method']} {_route(path, paths)}"
+        route = _route(entry["request"]["method"], path, paths)
         routes[route][str(status)] += 1
         kind = entry["response"]["content"]["mimeType"].partition(";")[0]
         if status >= 400 and not path.startswith(FOREIGN) and kind != PROBLEM_TYPE:
@@ -86,12 +86,13 @@ def requested(entries: list[dict[str, Any]], paths: list[str]) -> dict[str, Any]
     }
 
 
-def _route(path: str, paths: list[str]) -> str:
-    """The path of the document that a request's path belongs to."""
-    for known in paths:
-        if re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]*", re.escape(known)), path):
-            return known
-    return "elsewhere"
+def _route(method: str, path: str, paths: dict[str, Any]) -> str:
+    """The operation of the document that a request is meant for."""
+    for known, operations in paths.items():
+        pattern = re.sub(r"\\\{\w+\\\}", "[^/]*", re.escape(known))
+        if method.lower() in operations and re.fullmatch(pattern, path):
+            return f"{method} {known}"
+    return NOT_OFFERED
 
 
 def findings(junit: str) -> dict[str, dict[str, int]]:

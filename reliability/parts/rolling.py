@@ -19,8 +19,10 @@ from reliability.wire import Connection, Reply
 
 BALANCER = "haproxy"
 ROUNDS = 3
-RATE = 15.0
+RATE = 10.0
 """Requests a second: few enough that one replica answers them while the other one starts."""
+IN_FLIGHT = 512
+"""Of a replica: so many that none is refused for being too many."""
 CALM_S = 5.0
 """Before, between and after the replacements."""
 GIVE_UP_S = 60.0
@@ -86,7 +88,7 @@ class Replica:
 
     def start(self) -> None:
         """Until it is ready. Raises BenchError."""
-        self._running.enter_context(service(self._lab.bench, self._port, decoders=1))
+        self._running.enter_context(service(self._lab.bench, self._port, max_in_flight=IN_FLIGHT))
 
     def stop(self) -> None:
         """By SIGTERM, until it has ended."""

@@ -12,7 +12,8 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format k8s-check monitoring-check load bench sbom audit docs lock clean
+.PHONY: help serve test train-smoke lint format k8s-check monitoring-check load bench fuzz soak reliability sbom audit
+.PHONY: docs lock clean
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -48,6 +49,15 @@ load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
 bench: $(VENV)/.dev .venv-peers/.done .venv-dlib/.done  ## measure speed, write docs/benchmarks.md; BENCH="limit --quick" for a part
 	$(BIN)/python -m benchmarks $(BENCH)
 
+fuzz: $(VENV)/.dev  ## send a server 20,000 clips that were tampered with; RELIABILITY="--quick" for fewer
+	$(BIN)/python -m reliability fuzz $(RELIABILITY)
+
+soak: $(VENV)/.dev  ## load a server with good and bad clients for 20 minutes
+	$(BIN)/python -m reliability soak $(RELIABILITY)
+
+reliability: $(VENV)/.dev .venv-schemathesis/.done  ## try all that the service should bear, write docs/reliability.md
+	$(BIN)/python -m reliability all $(RELIABILITY)
+
 sbom: .venv-audit/.done  ## write sbom.cdx.json: what is installed to serve, with hashes (CycloneDX)
 	.venv-audit/bin/cyclonedx-py requirements requirements/cpu.lock --pyproject pyproject.toml \
 	  --output-reproducible -o sbom.cdx.json
@@ -63,7 +73,8 @@ lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .venv-peers .venv-dlib .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache sbom.cdx.json
+	rm -rf $(VENV) .venv-peers .venv-dlib .venv-audit .venv-schemathesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache sbom.cdx.json
 
 $(VENV)/.uv: requirements/uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -96,6 +107,12 @@ $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@echo "installing the serving frameworks that are measured beside this one"
 	@$(PYTHON) -m venv .venv-peers
 	@$(UV) install --python .venv-peers/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-schemathesis/.done: reliability/requirements.txt | $(VENV)/.uv
+	@echo "installing Schemathesis"
+	@$(PYTHON) -m venv .venv-schemathesis
+	@$(UV) install --python .venv-schemathesis/bin/python --no-deps --require-hashes -r $<
 	@touch $@
 
 .venv-dlib/.done: benchmarks/ancestor.txt | $(VENV)/.uv

@@ -1,8 +1,6 @@
 """`python -m benchmarks PART`: measure, keep the results as JSON, render the document anew."""
 
 import dataclasses
-import json
-import re
 import signal
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from benchmarks.clips import Clips
 from benchmarks.load import LoadFailed
 from benchmarks.parts import ancestor, growth, limit, peers, sparse
 from benchmarks.report import write
-from benchmarks.summary import rounded
+from benchmarks.summary import as_json
 from pipeline.errors import DetectError
 from training.provenance import revision
 
@@ -90,9 +88,7 @@ def keep(part: Part, bench: Bench, results: dict[str, Any], out: Path) -> None:
     folder = out / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"part": part.value, "code": revision(), **bench.facts(), "results": results}
-    text = json.dumps(rounded(whole), indent=1) + "\n"
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-    (folder / f"{part.value}.json").write_text(text, encoding="utf-8")
+    (folder / f"{part.value}.json").write_text(as_json(whole), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,13 +48,14 @@ def render(measured: dict[str, Json]) -> str:
     for part, (title, section) in SECTIONS.items():
         parts.append(f"## {title}")
         if part in measured:
-            parts += [*section(measured[part]["results"]), _basis(measured[part])]
+            parts += [*section(measured[part]["results"]), basis(measured[part])]
         else:
             parts.append("Not measured yet.")
     return "\n\n".join(parts) + "\n"
 
 
-def _basis(m: Json) -> str:
+def basis(m: Json) -> str:
+    """What a part was measured with, in one paragraph."""
     machine, bundle = m["machine"], m["bundle"]
     versions = ", ".join(f"{name} {v}" for name, v in m["versions"].items())
     counts = ", ".join(f"{name} {_counted(v)}" for name, v in m["counts"].items())

@@ -24,10 +24,11 @@ MOST_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. `pid` is the root of its processes."""
+    """A server that answers. `pid` is the root of its processes, `log` gets what it says."""
 
     pid: int
     url: str
+    log: Path
 
 
 def free_port() -> int:
@@ -51,7 +52,7 @@ def running(
         process = subprocess.Popen(  # noqa: S603 - the commands are in this package
             command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
         )
-        server = Server(process.pid, f"http://127.0.0.1:{port}")
+        server = Server(process.pid, f"http://127.0.0.1:{port}", log)
         try:
             _wait(process, server.url + ready, log)
             yield server
@@ -60,14 +61,14 @@ def running(
 
 
 @contextmanager
-def service(bench: Bench, **settings: object) -> Iterator[Server]:
-    """This project's service with one bundle and otherwise its own defaults."""
+def service(bench: Bench, port: int = 0, /, **settings: object) -> Iterator[Server]:
+    """This project's service with one bundle and otherwise its own defaults, on a free port for port 0."""
     models = bench.folder / "models"
     models.mkdir(exist_ok=True)
     link = models / bench.bundle.manifest.id
     if not link.is_symlink():
         link.symlink_to(bench.bundle.path, target_is_directory=True)
-    port = free_port()
+    port = port or free_port()
     given = {
         "port": port,
         "models_dir": models,

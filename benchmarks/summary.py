@@ -1,5 +1,7 @@
-"""Statistics of what was measured."""
+"""Statistics of what was measured, and how it is kept."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,3 +51,9 @@ def rounded(value: object) -> object:
     if isinstance(value, list | tuple):
         return [rounded(v) for v in value]
     return value
+
+
+def as_json(value: object) -> str:
+    """Results as text for a file: rounded, each list of plain values on one line."""
+    text = json.dumps(rounded(value), indent=1) + "\n"
+    return re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)

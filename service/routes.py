@@ -20,6 +20,17 @@ _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "content": {"application/problem+json": {}}, "description": "Unknown"}
 }
 
+_EXTRA: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "content": {"application/problem+json": {}}, "description": "Unknown parameter"}
+}
+_V2_UNREADY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready"}}
+
+
+class ProtocolError(BaseModel):
+    """An error in the words of the Open Inference Protocol."""
+
+    error: str
+
 
 class ModelSummary(BaseModel):
     """A bundle that is served."""
@@ -48,7 +59,7 @@ class ModelCard(ModelSummary):
     manifest: dict[str, Any]
 
 
-@router.get("/v1/models", response_model=ModelList, responses=_UNREADY, tags=["models"])
+@router.get("/v1/models", response_model=ModelList, responses=_EXTRA | _UNREADY, tags=["models"])
 async def list_models(request: Request) -> ModelList:
     """The bundles that are served."""
     service = _service(request)
@@ -57,7 +68,7 @@ async def list_models(request: Request) -> ModelList:
     return ModelList(default=service.bundles.default, models=models)
 
 
-@router.get("/v1/models/{name}", response_model=ModelCard, responses=_UNKNOWN, tags=["models"])
+@router.get("/v1/models/{name}", response_model=ModelCard, responses=_EXTRA | _UNKNOWN, tags=["models"])
 async def model_card(request: Request, name: str) -> ModelCard:
     """What a bundle was trained on, how well it was measured to do, and what it can not do."""
     _no_parameters(request)
@@ -84,21 +95,25 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"ready": True})
 
 
-@router.get("/v2/health/live", tags=["open inference protocol"])
+@router.get("/v2/health/live", responses=_V2_UNREADY, tags=["open inference protocol"])
 async def v2_live(request: Request) -> JSONResponse:
     """Liveness in the words of the Open Inference Protocol."""
     live = _service(request).alive()
     return JSONResponse({"live": live}, status_code=200 if live else 503, headers=None if live else RETRY)
 
 
-@router.get("/v2/health/ready", tags=["open inference protocol"])
+@router.get("/v2/health/ready", responses=_V2_UNREADY, tags=["open inference protocol"])
 async def v2_ready(request: Request) -> JSONResponse:
     """Readiness in the words of the Open Inference Protocol."""
     ready = _service(request).not_ready() is None
     return JSONResponse({"ready": ready}, status_code=200 if ready else 503, headers=None if ready else RETRY)
 
 
-@router.get("/v2/models/{name}/ready", tags=["open inference protocol"])
+@router.get(
+    "/v2/models/{name}/ready",
+    responses=_V2_UNREADY | {404: {"model": ProtocolError, "description": "Unknown"}},
+    tags=["open inference protocol"],
+)
 async def v2_model_ready(request: Request, name: str) -> JSONResponse:
     """Readiness of one bundle in the words of the Open Inference Protocol."""
     service = _service(request)

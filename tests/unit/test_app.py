@@ -416,6 +416,22 @@ def test_health_in_both_dialects(running):
     assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
 
 
+def test_errors_of_every_route_are_in_the_document(running):
+    paths = running.ask("GET", "/openapi.json").json()["paths"]
+    asked = {
+        "/v1/models": "/v1/models?all=1",
+        "/v1/models/{name}": "/v1/models/tiny?all=1",
+        "/v2/models/{name}/ready": "/v2/models/other/ready",
+        "/problems/{name}": "/problems/other",
+    }
+    for path, target in asked.items():
+        answer = running.ask("GET", target)
+        assert answer.status_code >= 400
+        documented = paths[path]["get"]["responses"][str(answer.status_code)]["content"]
+        assert answer.headers["content-type"] in documented
+    assert all("503" in paths[p]["get"]["responses"] for p in paths if p.startswith("/v2/"))
+
+
 def test_not_ready_while_it_loads(unloaded):
     response = unloaded.ask("POST", "/v1/detect", content=b"x", headers={"content-type": "video/mp4"})
     assert "starting" in problem(response, 503, "not-ready")

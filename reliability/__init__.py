@@ -1,0 +1,1 @@
+"""What the service bears: `python -m reliability`, described in reliability/README.md."""

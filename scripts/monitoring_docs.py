@@ -33,7 +33,7 @@ LABELS = {
     "`failure`, `timeout`, `cancelled`, `recycled`, `protocol` or `start`",
     "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer",
     "route": "the route's template, `unmatched` where there is none",
-    "stage": "`upload`, `queue` (all waits), `decode`, `detect`, `encode`, `temporal`, or `total`",
+    "stage": "`upload`, `queue` (all waits), `decode`, `detect`, `crop`, `encode`, `temporal` or `total`",
     "status": "the HTTP status, or its class (`2xx`); 499 where the client had gone",
     "verdict": "`authentic`, `manipulated`, `uncertain` or `not_applicable`",
 }

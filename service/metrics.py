@@ -69,6 +69,7 @@ class Metrics:
         )
         self.upload_bytes = Counter("detector_upload_bytes", "Bytes of clips received.", registry=r)
         self.bundle = Info("detector_bundle", "Bundles served.", ["id"], registry=r)
+        self.sandbox = Info("detector_sandbox", "What decoder processes are confined by.", registry=r)
 
     def on_batch(self, graph: str) -> Callable[[int, float], None]:
         """What a batcher tells of each run."""

@@ -69,15 +69,22 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of the tree: proportional set sizes, so that shared pages count once."""
+    """Memory of the tree: proportional set sizes, so that shared pages count once.
+
+    Who is not root sees only the resident size of a confined decoder, in which they count whole.
+    """
     return sum(_proportional(p.pid) for p in tree(pid))
 
 
-def _proportional(pid: int) -> int:
-    try:
-        return parse_memory((PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii"), "Pss")
-    except (OSError, KeyError):  # ended meanwhile
-        return 0
+def _proportional(pid: int, proc: Path = PROC) -> int:
+    for file, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
+        try:
+            return parse_memory((proc / str(pid) / file).read_text(encoding="ascii"), field)
+        except PermissionError:
+            continue
+        except (OSError, KeyError):  # ended meanwhile
+            break
+    return 0
 
 
 class Peak:

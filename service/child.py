@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pipeline.media import Limits
 from pipeline.prepared import Outline
 from service.decoder import FAILED, HEADER, LOOKED, OUTLINED, PREPARED, READY, REFUSED, TAKEN
 from service.job import SLACK_BYTES, Counts, Job, Listener, Told
+from service.sandbox import Confinement, NotConfined, Sandbox
 
 START_S = 60.0
 """Seconds that a child may take to load its detector."""
@@ -25,7 +27,7 @@ MOST_OUTLINES = 4096
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 """Of the environment, a decoder sees no more than this."""
 
-Reason = Literal["crash", "failure", "timeout", "cancelled", "recycled", "protocol", "start"]
+Reason = Literal["crash", "cpu", "failure", "timeout", "cancelled", "recycled", "protocol", "start"]
 """Why a child ended."""
 
 log = logging.getLogger(__name__)
@@ -33,13 +35,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What every child is told at its start."""
+    """What every child is told at its start. scratch: the directory that all clips lie in."""
 
     face_detector: str
     face_model: str | None
     accept_license: bool
     memory_bytes: int
     limits: Limits
+    scratch: str
+    sandbox: Sandbox = "prefer"
 
 
 class Crashed(Exception):
@@ -88,6 +92,7 @@ class Child:
         self._transport, self._pipes = transport, pipes
         self._killed_for: Reason | None = None
         self.clips = 0
+        self.confinement = Confinement((), {})
 
     @property
     def alive(self) -> bool:
@@ -101,7 +106,7 @@ class Child:
 
     @classmethod
     async def spawn(cls, config: DecoderConfig, command: Sequence[str]) -> "Child":
-        """A child that is ready for jobs. Raises FaceModelError or Crashed."""
+        """A child that is ready for jobs. Raises FaceModelError, NotConfined or Crashed."""
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         child = cls(
@@ -127,6 +132,11 @@ class Child:
         if kind != READY:
             await child._give_up()
             raise FaceModelError(content.decode(errors="replace"))
+        try:
+            child.confinement = _confinement(content, config.sandbox)
+        except BaseException:
+            await child._give_up()
+            raise
         return child
 
     async def ask(self, job: Job, listener: Listener) -> Outline:
@@ -170,13 +180,19 @@ class Child:
             self._killed_for = reason
             self._transport.kill()
 
-    async def wait(self) -> Reason:
+    async def ended(self) -> Reason:
         """Why the process ended, when it has."""
+        await self._pipes.exited.wait()
+        reason = self._killed_for or "crash"
+        over_its_time = self._transport.get_returncode() == -signal.SIGXCPU
+        return "cpu" if reason == "crash" and over_its_time else reason
+
+    async def wait(self) -> Reason:
+        """The same for the one who keeps the child, which is done with then."""
         try:
-            await self._pipes.exited.wait()
+            return await self.ended()
         finally:
             self._transport.close()
-        return self._killed_for or "crash"
 
     async def _give_up(self) -> None:
         self.kill("start")
@@ -196,6 +212,18 @@ class Child:
             return kind, await answers.readexactly(size)
         except asyncio.IncompleteReadError as e:
             raise Crashed("the decoder crashed", "crash") from e
+
+
+def _confinement(content: bytes, wanted: Sandbox) -> Confinement:
+    """What a child that is ready says. Raises Crashed, or NotConfined when it is not what is required."""
+    try:
+        confinement = Confinement.from_bytes(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise Crashed("the decoder sends nonsense") from e
+    if wanted == "require" and "seccomp" not in confinement.had:
+        why = confinement.lacking.get("seccomp", "no reason given")
+        raise NotConfined(f"decoders can not be confined: {why}; DETECTOR_SANDBOX=prefer does without")
+    return confinement
 
 
 def _parsed(job: Job, kind: bytes, content: bytes, counts: Counts) -> Told:

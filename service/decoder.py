@@ -2,15 +2,12 @@
 
 It reads its configuration and then one job after the other as lines of JSON from standard input,
 and writes frames to standard output: one byte of kind, four bytes of length (little endian), content.
-It gives up what a decoder does not need before it looks at the first clip. Nothing that it sends is
-ever unpickled, and it is meant to be killed: there is nothing to clean up.
+It gives up what a decoder does not need before it looks at the first clip (`sandbox`). Nothing that it
+sends is ever unpickled, and it is meant to be killed: there is nothing to clean up.
 """
 
-import ctypes
 import json
 import os
-import resource
-import signal
 import struct
 import sys
 import time
@@ -30,38 +27,41 @@ from pipeline.media import Limits
 from pipeline.prepare import Preparation
 from pipeline.prepared import Outline
 from pipeline.spec import CropSpec, SamplingSpec
+from service.sandbox import allow_cpu, restrict, tie_to_parent
 
 READY, TAKEN, LOOKED, OUTLINED, PREPARED, REFUSED, FAILED = b"R", b"T", b"L", b"O", b"P", b"E", b"F"
-"""Kinds of frames: started; job received; the samples of a look; an Outline of what was seen so far; the last
-one; a MediaError as JSON; unforeseen, as text."""
+"""Kinds of frames: started, with its Confinement; job received; the samples of a look; an Outline of what was
+seen so far; the last one; a MediaError as JSON; unforeseen, as text."""
 
 HEADER = struct.Struct("<cI")
 LOOK = struct.Struct("<7I")
 """Before the samples of a look: its number and their shape [K, n, F, S, S, 3]."""
 OUTLINE_EVERY_S = 0.1
-OPEN_FILES = 64
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main() -> int:
     """Serve jobs until standard input ends."""
     jobs = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    _silence(sys.stdout)  # what a library prints must not look like an answer
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    _silence(sys.stdout, nowhere)  # what a library prints must not look like an answer
     config = json.loads(jobs.readline())
-    if not _tie_to_parent(config["parent"]):
+    if not tie_to_parent(config["parent"]):
         return 1
     try:
         detector = _open_detector(config)
     except FaceModelError as e:
         _send(answers, FAILED, str(e).encode())
         return 1
-    _restrict(config["memory_bytes"])
-    _silence(sys.stderr)  # a decoder's complaints are of no use, and may tell of the clip
-    _send(answers, READY, b"")
+    confinement = restrict(config["memory_bytes"], Path(config["scratch"]), config["sandbox"])
+    _silence(sys.stderr, nowhere)  # a decoder's complaints are of no use, and may tell of the clip
+    _send(answers, READY, confinement.to_bytes())
     for line in jobs:
         _send(answers, TAKEN, b"")  # from here on, a crash is the clip's fault
-        _send(answers, *_answer(json.loads(line), detector, Limits(**config["limits"]), answers))
+        job = json.loads(line)
+        if job["cpu_s"] is not None:
+            allow_cpu(job["cpu_s"])
+        _send(answers, *_answer(job, detector, Limits(**config["limits"]), answers))
     return 0
 
 
@@ -116,10 +116,8 @@ def _send(answers: BinaryIO, kind: bytes, content: bytes, samples: U8 | None = N
     answers.flush()
 
 
-def _silence(stream: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _silence(stream: TextIO, nowhere: int) -> None:
     os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def _open_detector(config: dict[str, Any]) -> FaceDetector:
@@ -131,34 +129,6 @@ def _open_detector(config: dict[str, Any]) -> FaceDetector:
     )
     detector.detect([np.zeros((360, 640, 3), np.uint8)])
     return detector
-
-
-def _tie_to_parent(parent: int) -> bool:
-    """Die when the parent dies, leave Ctrl-C to it. False when it is gone already."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == parent
-
-
-def _restrict(memory_bytes: int) -> None:
-    """Give up what decoding does not need. `memory_bytes` is on top of what is mapped by now."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = OPEN_FILES if most_files == resource.RLIM_INFINITY else min(OPEN_FILES, most_files)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    if sys.platform == "linux":
-        _prctl(PR_SET_NO_NEW_PRIVS, 1)
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ Listener = Callable[[Told], Awaitable[None]]
 class Job:
     """One clip, and what a bundle's model wants to see of it.
 
-    sha256: of its bytes, in hexadecimal; budget_s: seconds in which looking has to end; outlines: whether to
-    tell now and then what was seen so far; threads: of the decoder.
+    sha256: of its bytes, in hexadecimal; budget_s: seconds in which looking has to end; cpu_s: seconds of
+    CPU time after which the decoder is ended; outlines: whether to tell now and then what was seen so far;
+    threads: of the decoder.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Job:
     max_faces: int
     sha256: str
     budget_s: float | None = None
+    cpu_s: float | None = None
     outlines: bool = False
     threads: int = 1
 
@@ -58,7 +60,7 @@ class Job:
             "sampling": self.manifest.sampling.model_dump(),
             **{
                 name: getattr(self, name)
-                for name in ("max_faces", "sha256", "budget_s", "outlines", "threads")
+                for name in ("max_faces", "sha256", "budget_s", "cpu_s", "outlines", "threads")
             },
         }
         return json.dumps(job).encode() + b"\n"

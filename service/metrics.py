@@ -90,6 +90,7 @@ class Metrics:
             "detector_canary_expected", "The one that the bundle's manifest knows.", ["model"], registry=r
         )
         self.bundle = Info("detector_bundle", "Bundles served.", ["id"], registry=r)
+        self.sandbox = Info("detector_sandbox", "What decoder processes are confined by.", registry=r)
 
     def on_batch(self, graph: str) -> Callable[[int, float], None]:
         """What a batcher tells of each run."""

@@ -15,6 +15,7 @@ from pipeline.errors import BundleError, FaceModelError
 from service import logs
 from service.app import create_app
 from service.models import open_bundles
+from service.sandbox import NotConfined
 from service.scratch import scratch
 from service.settings import Settings
 from service.state import Service
@@ -69,7 +70,7 @@ class _Server(uvicorn.Server):
     async def _announce(self) -> None:
         try:
             await asyncio.shield(self._app.state.loading)
-        except (BundleError, FaceModelError) as e:
+        except (BundleError, FaceModelError, NotConfined) as e:
             self.failed = bool(_refuse(str(e)))
             self.should_exit = True
         except Exception:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipeline.bundle import default_models
 from pipeline.runtime import usable_cores
 from service.keys import read_keys
+from service.sandbox import Sandbox
 
 PREFIX = "DETECTOR_"
 MIB = 1024 * 1024
@@ -121,6 +122,11 @@ class Settings(BaseSettings):
         default=2048 * MIB,
         ge=64 * MIB,
         description="Address space that a decoder may take for one clip, over what it needs when idle.",
+    )
+    sandbox: Sandbox = Field(
+        default="prefer",
+        description="`prefer` confines decoders by what the kernel has of seccomp and Landlock and logs what "
+        "is lacking; `require` refuses to start without seccomp; `off` leaves them limits alone.",
     )
     request_timeout_s: float = Field(
         default=120.0, gt=0, description="Seconds from the header of a request to its answer at most."

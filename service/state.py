@@ -26,7 +26,7 @@ class Service:
         self.settings, self.bundles, self.scratch = settings, bundles, scratch
         self.metrics = Metrics()
         self.models: dict[str, Served] = {}
-        self.pool = _pool(settings, self.metrics)
+        self.pool = _pool(settings, scratch, self.metrics)
         self.in_flight = 0
         self.pace = Pace()
         self.doubt: str | None = "the self-test has not passed yet"
@@ -35,8 +35,9 @@ class Service:
         self._draining = False
 
     async def start(self) -> None:
-        """Load and warm up all parts. Raises BundleError or FaceModelError."""
+        """Load and warm up all parts. Raises BundleError, FaceModelError or NotConfined."""
         await self.pool.start()
+        self.metrics.sandbox.info(self.pool.confinement.labels())
         for name, bundle in self.bundles.by_id.items():
             served = await asyncio.to_thread(load, bundle, self.settings, self.metrics)
             served.encoder.start()
@@ -127,7 +128,7 @@ class Service:
         return Unavailable(detail, problem="overloaded", retry_after_s=after)
 
 
-def _pool(settings: Settings, metrics: Metrics) -> DecoderPool:
+def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:
     limits = Limits(max_pixels=settings.max_pixels, max_duration_s=settings.max_duration_s)
     config = DecoderConfig(
         face_detector=settings.face_detector,
@@ -135,6 +136,8 @@ def _pool(settings: Settings, metrics: Metrics) -> DecoderPool:
         accept_license=settings.accept_insightface_license,
         memory_bytes=settings.decode_memory_bytes,
         limits=limits,
+        scratch=str(scratch),
+        sandbox=settings.sandbox,
     )
     return DecoderPool(
         config,

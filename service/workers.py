@@ -9,13 +9,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.prepared import Outline
 from service.batcher import Expired
 from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
 from service.job import Job, Listener, Told
+from service.sandbox import Confinement, NotConfined
 
 COMMAND = (sys.executable, "-m", "service.decoder")
 LONGEST_PAUSE_S = 30.0
@@ -48,6 +49,8 @@ class DecoderPool:
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._failed_starts = 0
+        self.confinement = Confinement((), {})
+        """Of the children that were started first."""
 
     @property
     def alive(self) -> int:
@@ -60,7 +63,8 @@ class DecoderPool:
         return self.alive > 0 or self._failed_starts == 0
 
     async def start(self) -> None:
-        """Start all children. Raises FaceModelError when the detector can not be opened."""
+        """Start all children. Raises FaceModelError when the detector can not be opened, NotConfined when
+        what the settings require of the kernel can not be had."""
         starting = [Child.spawn(self._config, self._command) for _ in range(self._size)]
         started = await asyncio.gather(*starting, return_exceptions=True)
         children = [c for c in started if isinstance(c, Child)]
@@ -70,6 +74,10 @@ class DecoderPool:
             if isinstance(problem, Crashed):
                 raise FaceModelError(f"{problem}; its message is above") from problem
             raise problem
+        self.confinement = children[0].confinement
+        missed = self.confinement.lacking and self._config.sandbox != "off"
+        level = logging.WARNING if missed else logging.INFO
+        log.log(level, "decoders confined", extra=asdict(self.confinement))
         self._keepers = [asyncio.create_task(self._keep(child)) for child in children]
         await asyncio.sleep(0)
 
@@ -96,7 +104,7 @@ class DecoderPool:
             now = loop.time()
             budget_s = None if look_until is None else max(0.0, look_until - now)
             try:
-                given = replace(job, budget_s=budget_s)
+                given = replace(job, budget_s=budget_s, cpu_s=self._cpu_s(job))
                 return await self._decode(child, given, listener, deadline), now - submitted
             except NotAtWork:
                 child.kill("crash")
@@ -140,14 +148,20 @@ class DecoderPool:
                 raise Expired(f"decoding takes longer than {self._decode_timeout_s:g} s") from e
             raise Expired("the deadline passed while the clip was decoded") from e
         except Crashed as e:
-            log.warning("a decoder was lost", extra={"why": str(e)})
             child.kill(e.reason)
+            if await child.ended() == "cpu":
+                raise Expired(f"decoding takes more than {job.cpu_s:g} s of CPU time") from e
+            log.warning("a decoder was lost", extra={"why": str(e)})
             raise UndecodableMedia("the decoder crashed on this clip") from e
         except BaseException:  # the request was cancelled, or its listener has failed
             child.kill("cancelled")
             raise
         self._give_back(child)
         return outline
+
+    def _cpu_s(self, job: Job) -> float:
+        """CPU seconds that its threads can take in the clip's time; libav runs none of its own for one."""
+        return self._decode_timeout_s * (job.threads + (job.threads > 1))
 
     def _give_back(self, child: Child) -> None:
         if child.clips >= self._clips:
@@ -176,7 +190,7 @@ class DecoderPool:
         while True:
             try:
                 child = await Child.spawn(self._config, self._command)
-            except (Crashed, FaceModelError, OSError) as e:
+            except (Crashed, FaceModelError, NotConfined, OSError) as e:
                 self._failed_starts += 1
                 log.error("a decoder could not be started", extra={"why": str(e)})  # noqa: TRY400
                 await asyncio.sleep(pause)

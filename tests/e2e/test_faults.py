@@ -95,12 +95,12 @@ def test_a_full_disk_is_told_and_passes(server, clip):
 
 
 def test_a_scratch_directory_that_is_gone_is_told_and_passes(server, clip):
-    server.scratch.rmdir()
+    away = server.scratch.rename(server.scratch.with_name("away"))
     response = server.detect(clip)
     problem(response, 503, "overloaded")
     assert int(response.headers["retry-after"]) >= 1
     assert server.client.get("/livez").status_code == 200
-    server.scratch.mkdir()
+    away.rename(server.scratch)
     assert server.detect(clip).status_code == 200
 
 

@@ -25,7 +25,15 @@ from benchmarks.parts import peers as peers_part
 from benchmarks.parts import sparse as sparse_part
 from benchmarks.parts.sparse import Found, compared, found, matched
 from benchmarks.peers.common import BUNDLE, Preparer, Scorer, packed, unpacked
-from benchmarks.processes import cpu_seconds, memory_bytes, parse_memory, parse_stat, peak_memory, tree
+from benchmarks.processes import (
+    _proportional,
+    cpu_seconds,
+    memory_bytes,
+    parse_memory,
+    parse_stat,
+    peak_memory,
+    tree,
+)
 from benchmarks.report import read, render, write
 from benchmarks.servers import free_port, running
 from benchmarks.stages import SHARED, STAGES, Cost, Stages, least, median
@@ -121,6 +129,23 @@ def test_memory_is_read_by_its_name_in_bytes():
     assert parse_memory(text, "Pss") == 100 * 1024
     with pytest.raises(KeyError):
         parse_memory(text, "Swap")
+
+
+def test_memory_of_a_process_that_may_not_be_looked_into_is_its_resident_size(tmp_path, monkeypatch):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "smaps_rollup").write_text("Pss: 10 kB\n")
+    (tmp_path / "7" / "status").write_text("Name: python\nVmRSS: 30 kB\n")
+    assert _proportional(7, tmp_path) == 10 * 1024
+    read = Path.read_text
+
+    def guarded(path, **given):
+        if path.name == "smaps_rollup":
+            raise PermissionError
+        return read(path, **given)
+
+    monkeypatch.setattr(Path, "read_text", guarded)
+    assert _proportional(7, tmp_path) == 30 * 1024
+    assert _proportional(8, tmp_path) == 0
 
 
 def stat(folder: Path, pid: int, parent: int, ticks: int, state: str = "S") -> None:

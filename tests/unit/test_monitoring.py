@@ -40,17 +40,10 @@ DEPLOYMENT_DOCS = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 OF_THE_TARGET = {"job", "instance", "pod"}
 """Labels that Prometheus adds to all that it scrapes from a pod."""
 
-OF_THE_SELF_TEST = {
-    "detector_canary_runs_total": {"model", "result"},
-    "detector_canary_score": {"model"},
-    "detector_canary_expected": {"model"},
-}
-"""Queried whether or not the build has it."""
-
 
 def series() -> dict[str, set[str]]:
     """All that can be queried, with its labels."""
-    found: dict[str, set[str]] = {"up": set(), **OF_THE_SELF_TEST}
+    found: dict[str, set[str]] = {"up": set()}
     for name, metric in registered().items():
         (family,) = metric.describe()
         labels = set(labels_of(metric))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.media import Limits
 from service.batcher import Expired
 from service.child import DecoderConfig
 from service.job import Job
+from service.sandbox import NotConfined
 from service.workers import DecoderPool
 from tests.bundles import tiny_bundle
 
@@ -53,6 +55,14 @@ def look_at(job, detector, limits, answers):
         decoder._send(answers, decoder.LOOKED, decoder.LOOK.pack(number, *samples.shape), samples)
     word = path.read_text()
     if word == "crash": os.kill(os.getpid(), 11)
+    if word == "segfault": look(0); ctypes.string_at(0)
+    if word == "kill": look(0); os.kill(os.getpid(), 9)
+    if word == "spin":
+        look(0)
+        while True: pass
+    if word == "glut":
+        hoard = []
+        while True: hoard.append(bytearray(1 << 26))
     if word == "hang":
         while True: pass
     if word == "bloat": bytearray(3 << 30)
@@ -107,19 +117,21 @@ def config(**changes):
         "accept_license": False,
         "memory_bytes": 1 << 30,
         "limits": Limits(),
+        "scratch": "/",
     }
     return DecoderConfig(**(values | changes))
 
 
 def run(tmp_path, body, *, misbehaving=True, size=1, clips=100, decode_timeout_s=20.0, **changes):
-    """Run `body(pool, ask)` with a running pool; returns the reasons of restarts."""
+    """Run `body(pool)` with a running pool; returns the reasons of restarts. No process is left behind."""
+    before = offspring()
     script = tmp_path / "misbehaving.py"
     script.write_text(MISBEHAVING, encoding="utf-8")
     restarts = []
 
     async def main():
         pool = DecoderPool(
-            config(**changes),
+            config(scratch=str(tmp_path), **changes),
             size=size,
             clips=clips,
             decode_timeout_s=decode_timeout_s,
@@ -135,7 +147,14 @@ def run(tmp_path, body, *, misbehaving=True, size=1, clips=100, decode_timeout_s
             assert pool.alive == 0
 
     asyncio.run(main())
+    assert offspring() <= before
     return restarts
+
+
+def offspring():
+    """Processes that this one has started and that are not gone, as far as the system tells."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for children in lists for pid in children.read_text().split()}
 
 
 @pytest.fixture
@@ -172,7 +191,10 @@ def test_hostile_clips_cost_only_themselves(tmp_path, ask):
     async def body(pool):
         for word, error, says in [
             ("crash", UndecodableMedia, "crashed"),
+            ("segfault", UndecodableMedia, "crashed"),
+            ("kill", UndecodableMedia, "crashed"),
             ("bloat", UndecodableMedia, "memory"),
+            ("glut", UndecodableMedia, "memory"),
             ("fail", UndecodableMedia, "fails"),
             ("sound", NoVideoStream, "no video stream"),
             *((nonsense, UndecodableMedia, "crashed") for nonsense in NONSENSE),
@@ -181,12 +203,13 @@ def test_hostile_clips_cost_only_themselves(tmp_path, ask):
             with pytest.raises(error, match=says):
                 await ask(pool, word)
             outline, [looked] = await ask(pool, "good")
+            assert pool.alive == 1
             assert outline.tracks[0].cuts == ((looked.number, 0),)
             np.testing.assert_array_equal(looked.samples, np.full((1, 2, 1, 32, 32, 3), 7))
         assert (await ask(pool, "print"))[0].faces_seen == 1
 
     restarts = run(tmp_path, body)
-    assert restarts == ["crash", "failure", *["protocol"] * len(NONSENSE), "failure"]
+    assert restarts == [*["crash"] * 3, "failure", *["protocol"] * len(NONSENSE), "failure"]
     assert not [p for p in tmp_path.glob("*.out") if p.stat().st_size]
 
 
@@ -243,6 +266,56 @@ def test_hanging_clip_is_killed_and_the_place_filled(tmp_path, ask):
             await ask(pool, "hang", seconds=0.2)
 
     assert run(tmp_path, body, decode_timeout_s=0.5)[0] == "timeout"
+
+
+def test_clip_that_computes_without_end_is_ended_while_nobody_watches_the_clock(tmp_path, ask, manifest):
+    """While its listener is busy a decoder's time stands still, but not its CPU time."""
+    path = tmp_path / "clip"
+    path.write_text("spin", encoding="utf-8")
+
+    async def body(pool):
+        (child,) = pool._children
+
+        async def busy(_told):
+            await child.ended()
+
+        deadline = asyncio.get_running_loop().time() + 50
+        with pytest.raises(Expired, match="more than 1 s of CPU time"):
+            await pool.prepare(Job(path, manifest, 4, "0" * 64), busy, deadline=deadline)
+        assert (await ask(pool, "good"))[0].faces_seen == 1
+        assert pool.alive == 1
+
+    assert run(tmp_path, body, decode_timeout_s=1.0) == ["cpu"]
+
+
+def test_cpu_time_is_counted_anew_for_each_clip_and_for_each_thread(tmp_path, ask, manifest):
+    async def body(pool):
+        (child,) = pool._children
+        for threads, least in ((1, 20), (2, 60), (1, 20)):
+            path = tmp_path / "clip"
+            path.write_text("good", encoding="utf-8")
+
+            async def listener(_told, least=least):
+                soft, _ = resource.prlimit(child.pid, resource.RLIMIT_CPU)
+                assert least <= soft < least + 20
+
+            deadline = asyncio.get_running_loop().time() + 50
+            await pool.prepare(Job(path, manifest, 4, "0" * 64, threads=threads), listener, deadline=deadline)
+
+    assert run(tmp_path, body) == []
+
+
+def test_limits_hold_without_the_filter(tmp_path, ask):
+    async def body(pool):
+        for word, says in (("write", "fails"), ("bloat", "memory"), ("segfault", "crashed")):
+            with pytest.raises(UndecodableMedia, match=says):
+                await ask(pool, word)
+            assert (await ask(pool, "good"))[0].faces_seen == 1
+        assert pool.confinement.had == ("no_new_privs",)
+        assert set(pool.confinement.lacking.values()) == {"switched off"}
+
+    assert run(tmp_path, body, sandbox="off") == ["failure", "crash"]
+    assert not [p for p in tmp_path.glob("*.out") if p.stat().st_size]
 
 
 def test_crash_leaves_the_other_clip_alone(tmp_path, ask):
@@ -343,3 +416,61 @@ def test_detector_that_can_not_be_opened_is_said_at_the_start(tmp_path):
 
     with pytest.raises(FaceModelError, match="no-such-model"):
         run(tmp_path, body, misbehaving=False, face_model=str(tmp_path / "no-such-model.onnx"))
+
+
+SAYING = '''
+"""The real decoder process, which says of its confinement what it is told to."""
+import sys
+import service.decoder as decoder
+
+class Said:
+    def to_bytes(self): return sys.argv[1].encode()
+
+decoder.restrict = lambda *_: Said()
+sys.exit(decoder.main())
+'''
+UNCONFINED = '{"had": ["no_new_privs"], "lacking": {"seccomp": "seccomp: Function not implemented"}}'
+
+
+def start(tmp_path, said, **changes):
+    """Start and stop a pool whose decoders say that of their confinement; what the pool makes of it."""
+    script = tmp_path / "saying.py"
+    script.write_text(SAYING, encoding="utf-8")
+    command = (sys.executable, str(script), said)
+    before = offspring()
+
+    async def main():
+        pool = DecoderPool(
+            config(scratch=str(tmp_path), **changes), size=2, clips=9, decode_timeout_s=9.0, command=command
+        )
+        try:
+            await pool.start()
+            return pool.confinement
+        finally:
+            await pool.stop()
+
+    try:
+        return asyncio.run(main())
+    finally:
+        assert offspring() <= before
+
+
+def test_what_is_lacking_is_logged_once(tmp_path, caplog):
+    assert start(tmp_path, UNCONFINED).had == ("no_new_privs",)
+    (record,) = [r for r in caplog.records if r.message == "decoders confined"]
+    assert record.levelname == "WARNING"
+    assert record.had == ("no_new_privs",)
+    assert record.lacking == {"seccomp": "seccomp: Function not implemented"}
+
+
+def test_what_is_required_and_lacking_prevents_the_start(tmp_path):
+    with pytest.raises(
+        NotConfined, match=r"can not be confined: seccomp: Function not implemented; DETECTOR"
+    ):
+        start(tmp_path, UNCONFINED, sandbox="require")
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "[]", "{}", '{"had": [], "lacking": []}'])
+def test_nonsense_about_the_confinement_prevents_the_start(tmp_path, said):
+    with pytest.raises(FaceModelError, match="nonsense"):
+        start(tmp_path, said)

@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from service import keys
 from service.access import AccessMiddleware, Bucket
-from service.headers import PRIVATE, SECURITY
 from service.keys import KeysError, Rate, line_for, read_keys
 from service.logs import JsonFormatter
 from service.metrics import Metrics
@@ -459,6 +458,15 @@ def test_no_key_and_no_hash_is_ever_told(unloaded, file, caplog, monkeypatch):
 
 # Headers
 
+SECURITY = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+PRIVATE = SECURITY | {"cache-control": "no-store"}
+
 
 def having(response, wanted):
     """The headers of an answer that are wanted, each of which it may have once."""
@@ -496,7 +504,7 @@ def test_answers_below_v1_alone_are_not_stored(opened):
 
 
 def test_a_route_has_its_way(opened):
-    own = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "private"}
+    own = {"content-security-policy": "default-src 'self'", "cache-control": "private"}
 
     async def page(_request):
         return Response("x", headers=own)

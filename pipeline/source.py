@@ -238,6 +238,8 @@ class LibavSource:
         failed, last = False, 0.0
         in_flight = InFlight(self._threads)
         for packet in packets(container, stream, self._note):
+            if not packet.size and packet.dts is not None:
+                continue  # it says that nothing is shown anew; a decoder would take it for the end
             if packet.is_keyframe:
                 failed = False
                 spoilt.discard(None)

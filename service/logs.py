@@ -37,3 +37,5 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("service").setLevel(level.upper())
+    # It warns of every malformed form, so that strangers could fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

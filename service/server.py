@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 from typing import TextIO
 
@@ -58,6 +59,7 @@ class _Server(uvicorn.Server):
             )
         )
         self.failed = False
+        self._exit_at: float | None = None
         self._app, self._service = app, service
         host, port = listening.getsockname()[:2]
         self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -81,11 +83,22 @@ class _Server(uvicorn.Server):
             _say(f"ready: {self._url}  try: curl -F file=@sample.mp4 {self._url}/v1/detect", sys.stdout)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Readiness falls first; then uvicorn stops listening and waits for what is in flight."""
+        """Readiness falls first; then uvicorn stops listening and waits for what is in flight.
+
+        A second signal ends the pause between the two, a second SIGINT does not wait for anything.
+        """
         self._service.drain()
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
-        self.should_exit = True
+        delay = 0.0 if self._exit_at is not None else self._service.settings.shutdown_delay_s
+        self._exit_at = time.monotonic() + delay
+        self.should_exit = self.should_exit or delay == 0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Several times a second: whether to stop listening."""
+        if self._exit_at is not None and time.monotonic() >= self._exit_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -140,6 +140,12 @@ class Settings(BaseSettings):
         description="Seconds between two self-tests, in which each bundle judges a clip of known score; "
         "the first is before the server is ready; 0 leaves them out.",
     )
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds after SIGTERM in which requests are still taken while `/readyz` says no, for "
+        "balancers to see it.",
+    )
     shutdown_grace_s: float = Field(
         default=30.0, gt=0, description="Seconds that requests in flight have to finish after SIGTERM."
     )

@@ -63,7 +63,10 @@ class Service:
         await self.pool.stop()
 
     def drain(self) -> None:
-        """Let nobody in any more; what is in flight goes on."""
+        """Say from now on that the service is not ready, so that balancers send nobody any more.
+
+        Who comes nevertheless is let in for as long as connections are accepted: nobody could answer sooner.
+        """
         self._draining = True
 
     @property
@@ -72,9 +75,11 @@ class Service:
         return sum(served.encoder.queued for served in self.models.values())
 
     def not_ready(self) -> str | None:
+        """Why no work should be sent here, None when it should."""
+        return "the server is shutting down" if self._draining else self._unable()
+
+    def _unable(self) -> str | None:
         """Why no work can be taken on, None when it can."""
-        if self._draining:
-            return "the server is shutting down"
         if not self._loaded:
             return "the server is starting"
         for batcher in (b for m in self.models.values() for b in (m.encoder, m.temporal)):
@@ -97,9 +102,8 @@ class Service:
         return self.models[wanted]
 
     def check_ready(self) -> None:
-        """Raises Unavailable while no work can be taken on."""
-        if (why := self.not_ready()) is not None:
-            raise Unavailable(why, problem="not-ready", retry_after_s=2.0)
+        """Raises Unavailable while no work should be sent here."""
+        _check(self.not_ready())
 
     @contextmanager
     def admitted(self, patience_s: float | None = None) -> Iterator[None]:
@@ -107,7 +111,7 @@ class Service:
 
         patience_s: seconds after which a whole answer would be too late. Raises Unavailable.
         """
-        self.check_ready()
+        _check(self._unable())
         if self.in_flight >= self.settings.max_in_flight:
             raise self._overloaded(f"{self.in_flight} clips are being worked on")
         if (queued := self.queued_samples) >= self.settings.max_queued_samples:
@@ -126,6 +130,11 @@ class Service:
         """When to come back: as soon as a place is free, at the pace that was measured."""
         after = self.pace.retry_after(asyncio.get_running_loop().time())
         return Unavailable(detail, problem="overloaded", retry_after_s=after)
+
+
+def _check(why_not: str | None) -> None:
+    if why_not is not None:
+        raise Unavailable(why_not, problem="not-ready", retry_after_s=2.0)
 
 
 def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:

@@ -23,6 +23,8 @@ RATE = 10.0
 """Requests a second: few enough that one replica answers them while the other one starts."""
 IN_FLIGHT = 512
 """Of a replica: so many that none is refused for being too many."""
+DELAY_S = 3.0
+"""Time that a replica goes on taking requests after SIGTERM: the balancer looks every second."""
 CALM_S = 5.0
 """Before, between and after the replacements."""
 GIVE_UP_S = 60.0
@@ -88,7 +90,8 @@ class Replica:
 
     def start(self) -> None:
         """Until it is ready. Raises BenchError."""
-        self._running.enter_context(service(self._lab.bench, self._port, max_in_flight=IN_FLIGHT))
+        settings = {"max_in_flight": IN_FLIGHT, "shutdown_delay_s": DELAY_S}
+        self._running.enter_context(service(self._lab.bench, self._port, **settings))
 
     def stop(self) -> None:
         """By SIGTERM, until it has ended."""

@@ -336,6 +336,18 @@ def test_slow_upload_is_given_up(tmp_path, tiny, clip):
     assert one.stop() == 0
 
 
+def test_requests_are_still_taken_until_a_balancer_has_seen_that_none_should_come(tmp_path, tiny, clip):
+    one = Server(tmp_path, tiny, decoders=1, shutdown_delay_s=3600)
+    one.process.send_signal(signal.SIGTERM)
+    until(lambda: one.client.get("/readyz").status_code == 503)
+    with httpx.Client(base_url=one.url, timeout=60) as another:
+        assert (
+            another.post("/v1/detect", content=clip, headers={"content-type": "video/mp4"}).status_code == 200
+        )
+    assert one.detect(clip).status_code == 200
+    assert one.stop() == 0
+
+
 def test_termination_answers_what_is_in_flight_and_takes_nothing_more(tmp_path, tiny, clip):
     one = Server(tmp_path, tiny, decoders=1)
     release = threading.Event()

@@ -458,7 +458,7 @@ def test_readiness_falls_when_a_batcher_dies_and_liveness_follows(models, tmp_pa
     one.runner.close()
 
 
-def test_draining_takes_nothing_on_and_stays_alive(unloaded):
+def test_draining_is_told_and_stays_alive(unloaded):
     unloaded.service.drain()
     assert "shutting down" in problem(unloaded.ask("GET", "/readyz"), 503, "not-ready")
     assert unloaded.ask("GET", "/livez").status_code == 200

@@ -10,6 +10,7 @@ import pytest
 from av.codec.context import ThreadType
 from av.stream import Disposition
 
+from pipeline import source
 from pipeline.decode import Clip, open_clip
 from pipeline.errors import (
     NoFrames,
@@ -865,3 +866,21 @@ def test_an_interlaced_clip_that_changes_its_size_is_decoded_up_to_there(tmp_pat
         with open_clip(path) as clip:
             plan = plan_bursts(clip.times_s, SamplingSpec(bursts=8, burst_frames=4))
             assert sum(len(burst) for burst in clip.bursts(plan)) > 0
+
+
+def test_packets_without_content_never_reach_the_decoder(tmp_path, monkeypatch):
+    """An index may name a hundred thousand of them in a small file; a decoder takes each for the end."""
+    path = write_clip(tmp_path / "clip.mp4", pattern(20), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    sizes = data.index(b"stsz") + 16
+    data[sizes + 4 * 15 : sizes + 4 * 20] = bytes(4 * 5)
+    path.write_bytes(data)
+    given = []
+    decoded = source._decoded
+    monkeypatch.setattr(source, "_decoded", lambda packet: given.append(packet.size) or decoded(packet))
+    with open_clip(path) as clip:
+        assert len(clip.times_s) == 15
+        shown = [frame for burst in clip.bursts([range(15)]) for frame in burst]
+    assert len(shown) == 15
+    assert given.count(0) <= 1  # the end itself
+    assert len(given) > 15

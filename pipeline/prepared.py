@@ -160,6 +160,8 @@ class Outline:
             header = _Header.model_validate_json(data[4 : 4 + size])
         except struct.error as e:
             raise ValueError(f"malformed outline of a clip: {e}") from e
+        if any(set(t.shapes) != set(_ARRAYS) for t in header.tracks):
+            raise ValueError("malformed outline of a clip: an array is missing")
         at = 4 + size
 
         def take(shape: Sequence[int]) -> F32:

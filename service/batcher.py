@@ -37,6 +37,8 @@ leave more requests unfinished."""
 
 PATIENCE_S = 30.0
 """Time left before its deadline with which an item may wait for company."""
+COMPANY_S = 3.0
+"""Time that it waits for it at most: those on their way may be long."""
 
 
 class BatcherDead(Exception):
@@ -75,6 +77,7 @@ class _Call(Generic[Item, Result]):
     """The items of one submission: `waiting` are those in the queue, `untaken` also those at the door."""
 
     owner: Owner
+    submitted: float
     deadline: float
     missing: int
     untaken: int
@@ -185,7 +188,9 @@ class Batcher(Generic[Item, Result]):
             return Outcome([], 0.0)
         loop = asyncio.get_running_loop()
         submitted = loop.time()
-        call = _Call[Item, Result](owner or Owner(), deadline, len(items), len(items), loop.create_future())
+        call = _Call[Item, Result](
+            owner or Owner(), submitted, deadline, len(items), len(items), loop.create_future()
+        )
         self._calls.add(call)
         self.queued += len(items)
         try:
@@ -271,7 +276,10 @@ class Batcher(Generic[Item, Result]):
         return (
             source is not None
             and waiting + len(source._lanes) >= self._max_batch > waiting
-            and all(call.deadline > now + PATIENCE_S for call in self._lined_up())
+            and all(
+                call.deadline > now + PATIENCE_S and now < call.submitted + COMPANY_S
+                for call in self._lined_up()
+            )
         )
 
     async def _supervise(self) -> None:

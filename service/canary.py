@@ -8,7 +8,7 @@ import asyncio
 import logging
 
 from pipeline.bundle import sha256
-from pipeline.errors import BundleCorrupt, MediaError
+from pipeline.errors import BundleCorrupt, MediaError, PictureTooLarge
 from pipeline.golden import GOLDEN, TOLERANCE, expected
 from service.judge import Judge, Question
 from service.models import Served
@@ -36,6 +36,9 @@ class Canary:
         for model in self._service.models.values():
             try:
                 wrong = await self._wrong(model)
+            except PictureTooLarge as e:  # for this service's limits, which is nothing wrong
+                log.warning("there is no self-test", extra={"why": str(e)})
+                continue
             except (ServiceError, MediaError) as e:
                 wrong = f"the golden clip is not answered: {e}"
             if wrong is not None:
@@ -57,6 +60,10 @@ class Canary:
                 log.warning("the golden clip is not answered", extra={"bundle": name, "why": str(e)})
                 self._service.metrics.canary_runs.labels(name, "unanswered").inc()
                 continue
+            except Exception:  # whatever it was, the next test is to come
+                log.exception("the self-test breaks off", extra={"bundle": name})
+                self._service.metrics.canary_runs.labels(name, "unanswered").inc()
+                continue
             if wrong is None:
                 self._doubts.pop(name, None)
             else:
@@ -76,9 +83,12 @@ class Canary:
             begun=begun,
             deadline=begun + PATIENCE_S,
             partial=False,
+            counted=False,
         )
         answer = await Judge(self._service, self._upload, question).answer()
-        known = expected(model.bundle.manifest)
+        # The answer is known for the embedded face detector alone: another one cuts other pixels.
+        embedded = self._service.settings.face_detector == "yunet" and not self._service.settings.face_model
+        known = expected(model.bundle.manifest) if embedded else None
         if known is None:
             metrics.canary_runs.labels(name, "unknown").inc()
             return None

@@ -7,6 +7,7 @@ them. It is checked as strictly as that, and further: a client states numbers th
 """
 
 import asyncio
+import hashlib
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,16 @@ from pipeline.frames import U8
 from pipeline.prepared import Coverage, Cut, MediaFacts, Outline, PreparedClip, Quality, TrackOutline
 from pipeline.spec import CropSpec, SamplingSpec
 from service.decoder import HEADER, LOOK, LOOKED, PREPARED
-from service.job import Counts, Job, Looked
+from service.job import SLACK_BYTES, Counts, Job, Looked, most_looks
 from service.judge import Judge
 
 MAGIC = b"DFCROPS1"
 MOST_HEADER_BYTES = 64 * 1024
+MOST_OUTLINE_BYTES = 512 * 1024
+"""Far more than a decoder writes for the most faces and bursts. Parsing it takes some 40 times its size."""
 LARGEST = 1e7
 """Pixels, seconds and measures of quality stay far below."""
+MOST_BYTES = 2**53
 LONGEST_TEXT = 200
 GIVEN = "crops_given: the faces were cut by the client, and so was all that is said of the clip"
 
@@ -53,6 +57,8 @@ def write_crops(out: BinaryIO, clip: PreparedClip, bundle: Bundle) -> None:
     looks: dict[int, list[U8]] = {}
     tracks = []
     for track in clip.tracks:
+        if len(track.samples) % len(track.cuts):
+            raise MalformedCrops("a burst of the clip is broken off, so that its faces can not be sent")
         cuts: list[Cut] = []
         for (look, _), samples in zip(track.cuts, np.split(track.samples, len(track.cuts)), strict=True):
             cuts.append((look, len(looks.setdefault(look, []))))
@@ -71,14 +77,20 @@ def read_crops(path: Path, manifest: Manifest, max_faces: int) -> tuple[list[Loo
 
     Raises MalformedCrops when it is malformed, of another model or of more faces than asked for.
     """
+    job = Job(path, manifest, max_faces, "")
+    most_look = job.most_bytes - SLACK_BYTES + LOOK.size
+    most = most_looks(manifest) * most_look + MOST_HEADER_BYTES + MOST_OUTLINE_BYTES
+    if path.stat().st_size > most:
+        raise MalformedCrops(f"crops for {manifest.id!r} of so many faces have {most:,} bytes at most")
     content = memoryview(path.read_bytes())
     at = _check_header(content, manifest)
-    job = Job(path, manifest, max_faces, "")
     counts: Counts = {}
     looks: list[Looked] = []
     try:
         while True:
             kind, size = HEADER.unpack_from(content, at)
+            if size > (most_look if kind == LOOKED else MOST_OUTLINE_BYTES):
+                raise MalformedCrops("a part of the crops is larger than it can be")
             frame = bytes(content[at + HEADER.size : at + HEADER.size + size])
             at += HEADER.size + size
             if at > len(content):
@@ -101,7 +113,8 @@ class CropsJudge(Judge):
     async def answer(self) -> Answer:
         """Raises MalformedCrops, DeadlineExceeded or Unavailable."""
         answer = await super().answer()
-        return answer.model_copy(update={"reasons": [*answer.reasons, GIVEN]})
+        identity = hashlib.sha256(f"crops {self._upload.sha256.hex()} {answer.id}".encode()).hexdigest()[:32]
+        return answer.model_copy(update={"id": identity, "reasons": [*answer.reasons, GIVEN]})
 
     async def _seen(self) -> Outline:
         question = self._question
@@ -137,7 +150,7 @@ def _check_header(content: memoryview, manifest: Manifest) -> int:
 def _check_outline(outline: Outline, manifest: Manifest) -> None:
     """Numbers that a decoder of ours would not give. Raises MalformedCrops."""
     media, coverage = outline.media, outline.coverage
-    numbers = [*_numbers(media), *_numbers(coverage), outline.faces_seen]
+    numbers = [*_numbers(replace(media, bytes=0)), *_numbers(coverage), outline.faces_seen]
     texts = [media.sha256, media.container, media.codec, coverage.why or ""]
     for t in outline.tracks:
         numbers += [*_numbers(t.quality), t.track, t.bursts, t.frames_used]
@@ -148,7 +161,8 @@ def _check_outline(outline: Outline, manifest: Manifest) -> None:
             raise MalformedCrops("the samples of a face are not in order of time")
         if len(t.start_s) % manifest.crop.samples_per_burst:
             raise MalformedCrops("a burst of a face lacks samples")
-    if not all(0 <= n <= LARGEST or n == media.bytes >= 0 for n in numbers) or coverage.fraction > 1:
+    sound = all(0 <= n <= LARGEST for n in numbers) and 0 <= media.bytes <= MOST_BYTES
+    if not sound or coverage.fraction > 1:
         raise MalformedCrops("a number of the outline is out of range")
     if any(len(text) > LONGEST_TEXT or not text.isprintable() for text in texts):
         raise MalformedCrops("a text of the outline is too long")

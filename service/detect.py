@@ -130,6 +130,7 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         deadline=begun + patience,
     )
     async with contextlib.AsyncExitStack() as stack:
+        partial = partial and not crops
         stack.enter_context(service.admitted(None if partial else patience))
         model = service.model(query.model)
         check_headers(request, limits, crops=crops)
@@ -146,7 +147,7 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
             query.timeline,
             begun,
             limits.deadline,
-            partial=partial and not crops,
+            partial=partial,
         )
         if not crops and wants_events(request.headers.getlist("accept")):
             return EventStream(service, upload, question, request.state, stack.pop_all())

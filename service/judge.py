@@ -31,7 +31,7 @@ class Question:
     """What is asked of a clip.
 
     begun, deadline: in the event loop's time. partial: answer by the deadline from what was seen until then,
-    if that is enough, rather than not at all.
+    if that is enough, rather than not at all. counted: whether its times belong to those of clips.
     """
 
     model: Served
@@ -41,6 +41,7 @@ class Question:
     begun: float
     deadline: float
     partial: bool
+    counted: bool = True
 
 
 class Judge:
@@ -105,7 +106,8 @@ class Judge:
             "temporal": ended - scored_at - scored.queued_s,
             "total": ended - question.begun,
         }
-        _observe(self._service, queues, seconds)
+        if question.counted:
+            _observe(self._service, queues, seconds)
         timing = {name: spent * 1000 for name, spent in seconds.items() if name in Timing.model_fields}
         answer = decide(
             outline,

@@ -21,7 +21,6 @@ class Pace:
         """Clips that have arrived and are not answered."""
         self.seconds = FIRST_GUESS_S
         """From one answer to the next, smoothed."""
-        self._measured = False
         self._since = 0.0
         self._promised = 0.0
 
@@ -30,10 +29,12 @@ class Pace:
         """For the length of the block a clip is worked on."""
         loop = asyncio.get_running_loop()
         self.begun(loop.time())
+        answered = False
         try:
             yield
+            answered = True
         finally:
-            self.ended(loop.time())
+            self.ended(loop.time(), answered=answered)
 
     def begun(self, now: float) -> None:
         """A clip has arrived."""
@@ -41,13 +42,15 @@ class Pace:
             self._since = now
         self.working += 1
 
-    def ended(self, now: float) -> None:
-        """The work on a clip has ended, however it did."""
+    def ended(self, now: float, *, answered: bool = True) -> None:
+        """The work on a clip has ended. What is not answered tells nothing of the pace of answers: many a
+        clip that can not be decoded is quickly done with."""
         self.working -= 1
+        if not answered:
+            return
         lasted = max(0.0, now - self._since)
         self._since = now
-        self.seconds = self.seconds + SMOOTHING * (lasted - self.seconds) if self._measured else lasted
-        self._measured = True
+        self.seconds += SMOOTHING * (lasted - self.seconds)
 
     @property
     def expected_s(self) -> float:

@@ -122,7 +122,8 @@ PROBLEMS: dict[str, ProblemType] = {
         415,
         "Unsupported media type",
         "`Content-Type` is none of `multipart/form-data`, `video/*`, `image/*` and "
-        "`application/octet-stream`, or the body has a `Content-Encoding`.",
+        "`application/octet-stream`, or for `/v1/detect/crops` not that of crops, or the body has a "
+        "`Content-Encoding`.",
         "Name the type of what is sent.",
     ),
     "unsupported-media": ProblemType(
@@ -185,7 +186,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "overloaded": ProblemType(
         503,
         "Overloaded",
-        "As many clips as the server takes on are in the works. Nothing of the body was read.",
+        "As many clips as the server takes on are in the works, or it has no room for another one. Nothing "
+        "of the body is looked at.",
         "Try again after the seconds that `Retry-After` names.",
     ),
     "not-ready": ProblemType(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 JANITOR = """
@@ -18,7 +18,10 @@ sys.stdin.buffer.read()
 folder, prefix, own = sys.argv[1:]
 for name in os.listdir(folder) if os.path.isdir(folder) else ():
     if name.startswith(prefix):
-        os.unlink(os.path.join(folder, name))
+        try:
+            os.unlink(os.path.join(folder, name))
+        except OSError:
+            pass
 if own and os.path.isdir(folder):
     os.rmdir(folder)
 """.format(signals=", ".join(str(int(s)) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
@@ -58,7 +61,8 @@ def _sweep(folder: Path) -> None:
     """Delete clips of processes that are gone; of our own number there can only be those of one before us."""
     for path in folder.iterdir():
         if (named := re.match(r"clip-(\d+)-", path.name)) and not _another(int(named[1])):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it is another user's
+                path.unlink()
 
 
 def _another(pid: int) -> bool:

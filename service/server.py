@@ -85,7 +85,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Readiness falls first; then uvicorn stops listening and waits for what is in flight.
 
-        A second signal ends the pause between the two, a second SIGINT does not wait for anything.
+        A second signal ends the pause between the two; a SIGINT after that does not wait for anything.
         """
         self._service.drain()
         if self.should_exit and sig == signal.SIGINT:

@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     )
     scratch_dir: Path | None = Field(
         default=None,
-        description="Existing directory for clips while they are worked on.",
+        description="Existing directory for clips while they are worked on, of no other server.",
         json_schema_extra={"default_in_words": "a private temporary directory"},
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import open_bundle
 from pipeline.engine import Engine
+from service import batcher as service_batcher
 from service.batcher import PATIENCE_S, Batcher, BatcherDead, DeviceFailed, Expired, ItemFailed, Owner
 from service.graphs import EncoderGraph, TemporalGraph, ladder, longest_sequence, rung
 from tests.bundles import expected_scores, tiny_bundle
@@ -459,6 +460,25 @@ def test_batch_waits_no_longer_than_there_is_work_to_come(how):
         device.gate.set()
         assert (await held).results == [14]
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert chained(body) == [[7]]
+
+
+def test_batch_waits_for_company_only_so_long(monkeypatch):
+    monkeypatch.setattr(service_batcher, "COMPANY_S", 0.05)
+    release = threading.Event()
+
+    async def body(first, second, device, _):
+        tasks = [await occupied(first, device), *(submit(first, [k]) for k in (1, 2, 3))]
+        await settle()
+        held = submit(second, [7], soon(FAR))
+        await asyncio.sleep(0.1)
+        assert second.queued == 1
+        first._run = lambda items: release.wait(LONG) and items
+        device.gate.set()  # one run ends, another begins, two more are to come
+        assert (await held).results == [14]
+        release.set()
+        await asyncio.gather(*tasks)
 
     assert chained(body) == [[7]]
 

@@ -10,7 +10,7 @@ from pipeline.detect.registry import open_detector
 from pipeline.errors import BundleCorrupt
 from pipeline.golden import TOLERANCE, recorded
 from service import canary
-from service.batcher import Expired
+from service.batcher import Expired, ItemFailed
 from service.canary import Canary
 from tests.bundles import tiny_bundle
 from tests.running import Running
@@ -115,6 +115,41 @@ def test_a_self_test_that_is_late_changes_nothing(started, known, monkeypatch):
     again(one)
     assert one.ask("GET", "/readyz").status_code == 200
     assert runs(one) == {"right": 1, "unanswered": 1}
+
+
+def test_a_self_test_that_breaks_off_does_not_end_the_others(started, known, monkeypatch):
+    one = started(known)
+
+    async def broken(*_, **__):
+        raise ItemFailed("the encoder fails on an item")
+
+    monkeypatch.setattr(one.service.pool, "prepare", broken)
+    again(one)
+    again(one)
+    assert one.ask("GET", "/readyz").status_code == 200
+    assert runs(one) == {"right": 1, "unanswered": 2}
+
+
+def test_limits_that_refuse_the_golden_clip_leave_the_service_to_start(started, known):
+    one = started(known, max_pixels=400 * 300)
+    assert one.ask("GET", "/readyz").status_code == 200
+    assert runs(one) == {}
+
+
+def test_another_face_detector_cuts_other_pixels(started, known, monkeypatch):
+    one = started(known)
+    monkeypatch.setattr(canary, "expected", lambda _: known + 0.5)
+    monkeypatch.setattr(
+        one.service, "settings", one.settings.model_copy(update={"face_detector": "insightface"})
+    )
+    again(one)
+    assert one.ask("GET", "/readyz").status_code == 200
+    assert runs(one) == {"right": 1, "unknown": 1}
+
+
+def test_the_times_of_clips_are_those_of_clients_alone(started, known):
+    one = started(known)
+    assert "detector_queue_wait_seconds_count" not in one.ask("GET", "/metrics").text
 
 
 def test_it_is_tested_again_and_again(started, known, monkeypatch):

@@ -132,6 +132,7 @@ def test_answer_is_that_to_the_clip(running, clip, bundle, detector, group):
         )
         assert (given.status_code, whole.status_code) == (200, 200)
         a, b = given.json(), whole.json()
+        assert a.pop("id") != b.pop("id")
         assert a.pop("reasons") == [*b.pop("reasons"), GIVEN]
         for answer in (a, b):
             answer.pop("timing_ms")
@@ -173,6 +174,36 @@ def test_more_faces_than_asked_for_are_refused(bundle, detector, group, tmp_path
         read(crops, tmp_path, bundle, max_faces=1)
 
 
+def test_what_is_larger_than_it_can_be_is_not_parsed(clip, bundle, tmp_path):
+    header, frames = frames_of(cut(clip, bundle))
+    outline = Outline.from_bytes(frames[-1][1])
+    huge = replace(outline, tracks=[replace(outline.tracks[0], cuts=((0, 0),) * 100_000)])
+    with pytest.raises(MalformedCrops, match="larger than it can be"):
+        read(joined(header, [*frames[:-1], (PREPARED, huge.to_bytes())]), tmp_path, bundle)
+    with pytest.raises(MalformedCrops, match="bytes at most"):
+        read(MAGIC + bytes(10_000_000), tmp_path, bundle)
+
+
+def test_an_outline_without_its_arrays_is_malformed(clip, bundle, tmp_path):
+    header, frames = frames_of(cut(clip, bundle))
+    content = frames[-1][1]
+    (size,) = struct.unpack_from("<I", content)
+    said = json.loads(content[4 : 4 + size])
+    del said["tracks"][0]["shapes"]["boxes"]
+    short = json.dumps(said).encode()
+    frames[-1] = (PREPARED, struct.pack("<I", len(short)) + short + content[4 + size :])
+    with pytest.raises(MalformedCrops, match="an array is missing"):
+        read(joined(header, frames), tmp_path, bundle)
+
+
+def test_crops_have_no_partial_answer_and_are_refused_when_it_would_be_late(running, clip, bundle):
+    running.service.pace.seconds, running.service.pace.working = 10.0, 2
+    crops, headers = cut(clip, bundle), {"content-type": CROPS_TYPE}
+    late = running.ask("POST", "/v1/detect/crops?deadline_ms=5000", content=crops, headers=headers)
+    running.service.pace.working = 0
+    assert (late.status_code, late.json()["type"]) == (503, "/problems/overloaded")
+
+
 @pytest.mark.parametrize(
     "what", ["nothing behind", "two outlines", "more behind", "no outline", "look twice"]
 )
@@ -195,6 +226,7 @@ def test_order_of_the_frames_is_kept(clip, bundle, tmp_path, what):
     ("part", "name", "value"),
     [
         ("media", "width", -1),
+        ("media", "bytes", 2**60),
         ("media", "duration_s", 1e12),
         ("media", "container", "x" * 300),
         ("media", "codec", "a\nb"),

@@ -29,7 +29,7 @@ LABELS = {
     "method": "the HTTP method, `other` where it is none of the usual ones",
     "model": "a bundle's id",
     "queue": "what was waited for: `decoder`, `encoder` or `temporal`",
-    "reason": "of a problem its type ([errors.md](errors.md)); of a decoder why it ended: `crash`, "
+    "reason": "of a problem its type ([errors.md](errors.md)); of a decoder why it ended: `cpu`, `crash`, "
     "`failure`, `timeout`, `cancelled`, `recycled`, `protocol` or `start`",
     "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer",
     "route": "the route's template, `unmatched` where there is none",

@@ -19,7 +19,8 @@ class Scan:
     frames that can be sought; order: whether a decoded frame is known by its stamp, only by
     counting, or whether the times themselves are unknown until all is decoded; last_s: how long
     the last frame is shown, 0 if unknown; beyond_s: what the container goes on for after that, when
-    limits cut it; damage, truncated: what is missing of the file, and why not all of it was looked at.
+    limits cut it; damage, truncated: what is missing of the file, and why not all of it was looked at;
+    packets: how many were read up to the limits, those included that show nothing.
     """
 
     stamps: list[int]
@@ -30,6 +31,7 @@ class Scan:
     beyond_s: float = 0.0
     damage: str | None = None
     truncated: str | None = None
+    packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,13 @@ class Scanner:
         self._end = 0
         self._damage: str | None = None
         self._truncated: str | None = None
+        self._packets = 0
 
     def run(self, container: InputContainer) -> Scan:
         """Read the packets up to the limits; the container is at its end afterwards."""
         for packet in packets(container, self._stream, self._note):
+            if self._truncated is None:
+                self._packets += 1
             if not packet.size:
                 continue
             self.first = self.first or Place.of(packet)
@@ -123,6 +128,7 @@ class Scanner:
             beyond_s=max(0, self._end - last) * self._tick_s,
             damage=damage,
             truncated=self._truncated,
+            packets=self._packets,
         )
 
     def _order(self, stamps: list[int]) -> Literal["stamped", "counted", "unknown"]:

@@ -33,6 +33,9 @@ _EXIF_ORIENTATION = 0x0112
 _INDEXED = frozenset({"mov", "matroska"})
 """Demuxers that find the first packet again."""
 
+_HELD_BACK = 64
+"""More packets than any decoder takes in before the picture of the first comes out, its threads aside."""
+
 
 class Source(Protocol):
     """One clip, opened.
@@ -115,6 +118,7 @@ class LibavSource:
         self.wanted: Container[int] | None = None
         self.skipped: set[int] = set()
         self._at_start = False
+        self._most_packets: int | None = None
         self._container: InputContainer | None
         self._container, self._stream = self._open()
         self.codec = self._stream.codec_context.name
@@ -178,6 +182,7 @@ class LibavSource:
         size = self._path.stat().st_size
         scanner = Scanner(stream, self._demuxer, self._limits, size)
         scan = scanner.run(container)
+        self._most_packets = scan.packets
         self._at_start = scan.damage is None and self._rewind(container, stream, scanner.first)
         return scan
 
@@ -237,7 +242,10 @@ class LibavSource:
         spoilt: set[int | None] = set()
         failed, last = False, 0.0
         in_flight = InFlight(self._threads)
-        for packet in packets(container, stream, self._note):
+        for k, packet in enumerate(packets(container, stream, self._note)):
+            if self._is_past(k):
+                # An index of a few bytes can name the same sample a million times.
+                return
             if not packet.size and packet.dts is not None:
                 continue  # it says that nothing is shown anew; a decoder would take it for the end
             if packet.is_keyframe:
@@ -260,6 +268,10 @@ class LibavSource:
                     last = picture.time if picture.pts is not None else last
                     yield picture
         in_flight.landed()
+
+    def _is_past(self, packets: int) -> bool:
+        """Whether a pass has read so many packets that no picture within the limits can come any more."""
+        return self._most_packets is not None and packets >= self._most_packets + _HELD_BACK + self._threads
 
     def _is_needless(self, packet: "Packet[VideoStream]") -> bool:
         """Whether nobody wants the picture of a packet, unless others refer to it."""

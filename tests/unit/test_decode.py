@@ -21,7 +21,7 @@ from pipeline.errors import (
     UnsupportedMedia,
 )
 from pipeline.frames import U8, Frame
-from pipeline.media import Limits
+from pipeline.media import Limits, sniff_file
 from pipeline.sample import plan_bursts
 from pipeline.scan import Place
 from pipeline.source import LibavSource
@@ -884,3 +884,20 @@ def test_packets_without_content_never_reach_the_decoder(tmp_path, monkeypatch):
     assert len(shown) == 15
     assert given.count(0) <= 1  # the end itself
     assert len(given) > 15
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"), [("a.mp4", "libx264", {"bf": "3"}), ("a.avi", "mpeg4", {})]
+)
+def test_a_pass_ends_soon_after_the_limits(tmp_path, name, codec, options, threads):
+    path = write_clip(tmp_path / name, pattern(300), codec=codec, options=options)
+    limits = Limits(max_frames=10)
+    source = LibavSource(path, sniff_file(path), limits, threads)
+    scan = source.scan()
+    came = list(source.pictures())
+    source.close()
+    assert scan.packets <= 16
+    assert 10 <= len(came) <= 16 + 64 + 3
+    if scan.order == "stamped":
+        assert set(scan.stamps) <= {picture.pts for picture in came}

@@ -66,7 +66,7 @@ audit: .venv-audit/.done  ## ask the advisory database about everything that ser
 	.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements/cpu.lock
 
 docs: $(VENV)/.dev  ## write docs/openapi.json, docs/metrics.md and the generated parts of others
-	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python -m scripts.write_docs
 	$(BIN)/python scripts/monitoring_docs.py
 
 lock: $(VENV)/.uv  ## resolve requirements/*.lock anew

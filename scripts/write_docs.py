@@ -1,4 +1,4 @@
-"""Writes what is generated: docs/openapi.json, the marked parts of README.md and of docs/training.md.
+"""Writes what is generated: docs/openapi.json, and the marked parts of README.md and of pages in docs.
 
 The answer is a real server's, to the very commands that the README shows.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from pipeline.bundle import Manifest, bundles, default_bundle, default_models
+from scripts.verdict_docs import outcomes, remarks_table
 from service.settings import settings_table
 from training.card import headline
 from training.recipe_docs import recipe_table
@@ -40,6 +41,9 @@ def main() -> None:
     training = ROOT / "docs" / "training.md"
     text = _replaced(training.read_text(encoding="utf-8"), "recipe", recipe_table())
     training.write_text(text, encoding="utf-8")
+    verdicts = ROOT / "docs" / "verdicts.md"
+    text = _replaced(verdicts.read_text(encoding="utf-8"), "remarks", remarks_table())
+    verdicts.write_text(_replaced(text, "outcomes", outcomes(_manifest())), encoding="utf-8")
 
 
 def _ask(clip: Path) -> tuple[dict[str, object], dict[str, object]]:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 MODEL = "native-lstm-2"
 KEY, RARE = "the-key-of-this-test", "a-key-that-is-used-too-often"
-VARIABLES = {"$job": ".+", "$__rate_interval": "1m"}
+VARIABLES = {"$job": ".+", "$__rate_interval": "5m"}
 NEVER = {
     (
         'detector_http_requests_total{route="/readyz",status="503"}'

@@ -40,8 +40,8 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 k8s-check: $(VENV)/.dev  ## build every overlay with every component and check what comes out
 	$(BIN)/python -m pytest -rs tests/unit/test_k8s.py tests/unit/test_kustomize.py
 
-monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard
-	$(BIN)/python -m pytest -rs tests/unit/test_monitoring.py
+monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard, the last against a real Prometheus
+	$(BIN)/python -m pytest -rs tests/unit/test_monitoring.py tests/e2e/test_monitoring.py
 
 load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
 	$(BIN)/locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py

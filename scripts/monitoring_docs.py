@@ -23,6 +23,7 @@ rules and a dashboard, [deployment.md](deployment.md#monitoring) says how to use
 """
 UNITS = ("seconds", "bytes")
 LABELS = {
+    "cause": "`client` where it had gone, `deadline` where the answer, or the clip, would have come too late",
     "graph": "`encoder` or `temporal`; those of all bundles together",
     "id": "a bundle's id",
     "key": "the name of a client's key",
@@ -33,7 +34,8 @@ LABELS = {
     "`failure`, `timeout`, `cancelled`, `recycled`, `protocol` or `start`",
     "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer",
     "route": "the route's template, `unmatched` where there is none",
-    "stage": "`upload`, `queue` (all waits), `decode`, `detect`, `crop`, `encode`, `temporal` or `total`",
+    "stage": "`upload`, `queue` (all waits; of what was given up the one for a decoder), `decode`, `detect`, "
+    "`crop`, `encode`, `temporal` or `total`",
     "status": "the HTTP status, or its class (`2xx`); 499 where the client had gone",
     "verdict": "`authentic`, `manipulated`, `uncertain` or `not_applicable`",
 }

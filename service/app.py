@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.errors import MediaError
-from service import detect, docs, routes
+from service import detect, docs, lag, routes
 from service.access import AccessMiddleware
 from service.canary import Canary
 from service.headers import HeadersMiddleware
@@ -53,6 +53,7 @@ def create_app(service: Service) -> FastAPI:
 
         app.state.loading = asyncio.create_task(load(), name="load")
         tasks.append(app.state.loading)
+        tasks.append(asyncio.create_task(lag.watch(service.metrics.loop_lag.observe), name="lag"))
         try:
             yield
         finally:

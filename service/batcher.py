@@ -123,7 +123,7 @@ class Batcher(Generic[Item, Result]):
     source: the batcher of whose results the items are made. While enough owners wait there to fill the next
     batch, items are not run with less: the device is busy with those owners anyway.
     stall_s: seconds after which a run that has not come back counts as a dead device.
-    on_batch: told the number of items and the seconds of each run.
+    on_batch: told the items and the seconds of each run.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Batcher(Generic[Item, Result]):
         stall_s: float,
         threads: int = 1,
         source: "Batcher[Any, Any] | None" = None,
-        on_batch: Callable[[int, float], None] = lambda _items, _seconds: None,
+        on_batch: Callable[[Sequence[Item], float], None] = lambda _items, _seconds: None,
     ) -> None:
         self.name = name
         self.queued = 0
@@ -172,6 +172,13 @@ class Batcher(Generic[Item, Result]):
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+
+    def oldest_s(self, now: float) -> float:
+        """Seconds since the first call came of which an item is not yet on the device; 0 without any.
+
+        now: in the event loop's time.
+        """
+        return max((now - call.submitted for call in self._calls if call.untaken), default=0.0)
 
     async def submit(
         self, items: Sequence[Item], *, deadline: float, owner: Owner | None = None
@@ -362,7 +369,7 @@ class Batcher(Generic[Item, Result]):
         seconds = max(loop.time() - started, 1e-6)
         now = len(self._devices) * len(items) / seconds
         self.rate = now if self.rate == 0.0 else self.rate + RATE_SMOOTHING * (now - self.rate)
-        self._on_batch(len(items), seconds)
+        self._on_batch(items, seconds)
         return results
 
     async def _on(self, device: _DeviceThread, work: Callable[[], T]) -> T:

@@ -117,6 +117,7 @@ class CropsJudge(Judge):
         return answer.model_copy(update={"id": identity, "reasons": [*answer.reasons, GIVEN]})
 
     async def _seen(self) -> Outline:
+        self._stage = "encode"
         question = self._question
         manifest = question.model.bundle.manifest
         looks, outline = await asyncio.to_thread(read_crops, self._upload.path, manifest, question.max_faces)

@@ -16,9 +16,10 @@ from pipeline.answer import Answer
 from service.crops import CropsJudge
 from service.events import EventStream, wants_events
 from service.judge import Judge, Question
-from service.problems import MalformedRequest, Problem
+from service.metrics import Metrics
+from service.problems import DeadlineExceeded, MalformedRequest, Problem, UploadTooSlow
 from service.state import Service
-from service.upload import CROPS_TYPE, UploadLimits, check_headers, received
+from service.upload import CROPS_TYPE, Upload, UploadLimits, check_headers, received
 
 router = APIRouter(tags=["detect"])
 T = TypeVar("T")
@@ -134,10 +135,9 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         stack.enter_context(service.admitted(None if partial else patience))
         model = service.model(query.model)
         check_headers(request, limits, crops=crops)
-        upload = await stack.enter_async_context(received(request, limits))
+        upload = await _arrived(stack, request, limits)
         stack.enter_context(service.pace.work())
         request.state.headers["Content-Digest"] = content_digest(upload.sha256)
-        service.metrics.upload_bytes.inc(upload.size)
         arrived = asyncio.get_running_loop().time() - begun
         service.metrics.stage_duration.labels("upload").observe(arrived)
         question = Question(
@@ -152,8 +152,23 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         if not crops and wants_events(request.headers.getlist("accept")):
             return EventStream(service, upload, question, request.state, stack.pop_all())
         answer = await until_gone(request, judge(service, upload, question).answer())
-    service.metrics.verdicts.labels(answer.verdict).inc()
+    service.metrics.judged(answer)
     return Response(answer.model_dump_json(), media_type="application/json", headers=request.state.headers)
+
+
+async def _arrived(stack: contextlib.AsyncExitStack, request: Request, limits: UploadLimits) -> Upload:
+    """The clip, in its file until the stack ends. Raises what `received` does, and counts what is cut off."""
+    metrics: Metrics = request.app.state.service.metrics
+    try:
+        upload = await stack.enter_async_context(received(request, limits))
+    except ClientDisconnect:
+        metrics.cancelled("upload", "client")
+        raise
+    except (UploadTooSlow, DeadlineExceeded):
+        metrics.cancelled("upload", "deadline")
+        raise
+    metrics.upload_bytes.inc(upload.size)
+    return upload
 
 
 def _checked(request: Request, query: DetectQuery, most_faces: int) -> int:

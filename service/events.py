@@ -119,7 +119,7 @@ class EventStream(StreamingResponse):
             log.exception("unexpected error")
             events.put_nowait(self._problem("internal-error", "the server failed"))
         else:
-            self._service.metrics.verdicts.labels(answer.verdict).inc()
+            self._service.metrics.judged(answer)
             events.put_nowait(_event("answer", answer.model_dump_json()))
 
     def _progress(self, outline: Outline) -> Progress:

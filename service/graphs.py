@@ -84,6 +84,10 @@ class EncoderGraph:
         self.shape = (crop.frames, crop.side, crop.side, 3)
         self.rungs = ladder(max_batch, padding=SAMPLE_PADDING, whole=crop.samples_per_burst)
 
+    def fill(self, samples: Sequence[U8]) -> float:
+        """Share of a run of these that is no padding."""
+        return len(samples) / rung(len(samples), self.rungs)
+
     def run(self, samples: list[U8]) -> list[F32]:
         """Features of each sample."""
         batch = np.zeros((rung(len(samples), self.rungs), *self.shape), np.uint8)
@@ -110,9 +114,14 @@ class TemporalGraph:
         self.rungs = ladder(MAX_SEQUENCES, padding=SEQUENCE_PADDING)
         self.steps = step_rungs(manifest)
 
+    def fill(self, sequences: Sequence[F32]) -> float:
+        """Share of a run of these that is no padding, neither sequences nor steps."""
+        count, steps = self._padded(sequences)
+        return sum(len(s) for s in sequences) / (count * steps)
+
     def run(self, sequences: list[F32]) -> list[TrackScores]:
         """Scores of each sequence, cut to its length."""
-        count, steps = rung(len(sequences), self.rungs), rung(max(len(s) for s in sequences), self.steps)
+        count, steps = self._padded(sequences)
         batch = np.zeros((count, steps, self._size), np.float32)
         lengths = np.ones(count, np.int64)
         for i, sequence in enumerate(sequences):
@@ -130,6 +139,10 @@ class TemporalGraph:
         for count in reversed(self.rungs):
             for steps in reversed(self.steps):
                 self._run_zeros(count, steps)
+
+    def _padded(self, sequences: Sequence[F32]) -> tuple[int, int]:
+        """Sequences of a run, and steps of each."""
+        return rung(len(sequences), self.rungs), rung(max(len(s) for s in sequences), self.steps)
 
     def _run_zeros(self, count: int, steps: int) -> None:
         zeros = np.zeros((count, steps, self._size), np.float32)

@@ -13,6 +13,7 @@ from service.batcher import Batcher, BatcherDead, Expired
 from service.encoding import Encoding
 from service.graphs import samples_a_look
 from service.job import Job, Looked, Told
+from service.metrics import Cause, Stage
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service
@@ -31,7 +32,7 @@ class Question:
     """What is asked of a clip.
 
     begun, deadline: in the event loop's time. partial: answer by the deadline from what was seen until then,
-    if that is enough, rather than not at all. counted: whether its times belong to those of clips.
+    if that is enough, rather than not at all. counted: whether it belongs into the metrics of clips.
     """
 
     model: Served
@@ -66,6 +67,7 @@ class Judge:
         self._encoding = Encoding(question.model.encoder, deadline=self._times.score_at)
         self._outlines: list[Outline] = []
         self._running: asyncio.Task[None] | None = None
+        self._stage: Stage = "queue"
         self._waited = 0.0
         self._next_running = 0.0
 
@@ -75,9 +77,17 @@ class Judge:
             async with self._stopping():
                 return await self._answer()
         except Expired as e:
+            self._give_up("deadline")
             raise DeadlineExceeded(str(e)) from e
+        except asyncio.CancelledError:
+            self._give_up("client")
+            raise
         except BatcherDead as e:
             raise Unavailable("the server has lost its model", problem="not-ready", retry_after_s=5.0) from e
+
+    def _give_up(self, cause: Cause) -> None:
+        if self._question.counted:
+            self._service.metrics.cancelled(self._stage, cause)
 
     @contextlib.asynccontextmanager
     async def _stopping(self) -> AsyncIterator[None]:
@@ -93,6 +103,7 @@ class Judge:
     async def _answer(self) -> Answer:
         loop, question = asyncio.get_running_loop(), self._question
         outline = await self._seen()
+        self._stage = "temporal"
         scored_at = loop.time()
         scored = await question.model.temporal.submit(
             self._encoding.sequences(outline), deadline=question.deadline
@@ -118,6 +129,7 @@ class Judge:
             timing_ms=timing,
         )
         if question.partial and outline.coverage.expired and answer.verdict == "not_applicable":
+            self._stage = "decode"
             raise Expired("no face that can be judged was seen before the deadline")
         return answer
 
@@ -134,12 +146,17 @@ class Judge:
         )
         try:
             outline, self._waited = await self._service.pool.prepare(
-                job, self._told, deadline=self._times.kill_at, look_until=self._times.look_until
+                job,
+                self._told,
+                deadline=self._times.kill_at,
+                look_until=self._times.look_until,
+                taken=self._taken,
             )
             self._keep(outline)
         except Expired:
             if not question.partial or not self._outlines:
                 raise
+        self._stage = "encode"
         try:
             await self._encoding.finish()
         except Expired:
@@ -156,13 +173,19 @@ class Judge:
                     and outline.coverage.expired
                     and outline.coverage.bursts < MIN_LOOKS
                 ):
+                    self._stage = "decode"
                     break
                 return outline
         raise Expired("the deadline came before enough of the clip had been looked at")
 
+    def _taken(self) -> None:
+        self._stage = "decode"
+
     async def _told(self, told: Told) -> None:
         if isinstance(told, Looked):
+            self._stage = "encode"
             await self._encoding.add(told)
+            self._stage = "decode"
             return
         self._keep(told)
         if self._watch is not None:

@@ -1,11 +1,26 @@
 """Metrics for Prometheus: base units, bounded labels, a registry of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
+from pipeline.answer import Answer, Verdict
+from service.child import Reason
+from service.problems import PROBLEMS
+
+Item = TypeVar("Item")
+Stage = Literal["upload", "queue", "decode", "encode", "temporal"]
+"""Where a clip can be given up; `queue` is the wait for a decoder."""
+Cause = Literal["client", "deadline"]
+Result = Literal["right", "wrong", "unanswered", "unknown"]
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SCORES = tuple(k / 20 for k in range(1, 21))
+FACES = (0, 1, 2, 3, 4, 6, 8, 16, 32, 64)
+FILLS = (0.25, 0.5, 0.625, 0.75, 0.875, 1)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -13,7 +28,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 
 
 class Metrics:
-    """All metrics of one service."""
+    """All metrics of one service.
+
+    A series of which all values are known is there from the start: one that begins at 1 shows no increase.
+    """
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
@@ -50,6 +68,13 @@ class Metrics:
             buckets=SIZES,
             registry=r,
         )
+        self.batch_fill = Histogram(
+            "detector_batch_fill_ratio",
+            "Share of one run of a graph that is no padding.",
+            ["graph"],
+            buckets=FILLS,
+            registry=r,
+        )
         self.batch_duration = Histogram(
             "detector_batch_duration_seconds",
             "Time of one run of a graph.",
@@ -60,7 +85,35 @@ class Metrics:
         self.queued_samples = Gauge(
             "detector_queued_samples", "Samples that wait for an encoder.", registry=r
         )
-        self.verdicts = Counter("detector_verdicts", "Clips answered.", ["verdict"], registry=r)
+        self.queue_age = Gauge(
+            "detector_queue_oldest_age_seconds",
+            "Time that what has waited longest has waited by now; 0 while nothing waits.",
+            ["queue"],
+            registry=r,
+        )
+        self.loop_lag = Histogram(
+            "detector_event_loop_lag_seconds",
+            "How late the event loop was, looked at four times a second.",
+            buckets=LAGS,
+            registry=r,
+        )
+        self.verdicts = Counter("detector_verdicts", "Clips answered.", ["model", "verdict"], registry=r)
+        self.clip_score = Histogram(
+            "detector_clip_score",
+            "Probability of `fake` that clips were answered with.",
+            ["model"],
+            buckets=SCORES,
+            registry=r,
+        )
+        self.clip_faces = Histogram(
+            "detector_clip_faces", "Faces followed in an answered clip.", buckets=FACES, registry=r
+        )
+        self.cancellations = Counter(
+            "detector_cancellations",
+            "Clips given up before their answer, by where they were and why.",
+            ["stage", "cause"],
+            registry=r,
+        )
         self.rejections = Counter(
             "detector_rejections", "Requests answered with a problem, by its type.", ["reason"], registry=r
         )
@@ -91,15 +144,48 @@ class Metrics:
         )
         self.bundle = Info("detector_bundle", "Bundles served.", ["id"], registry=r)
         self.sandbox = Info("detector_sandbox", "What decoder processes are confined by.", registry=r)
+        for problem in PROBLEMS:
+            self.rejections.labels(problem)
+        for reason in get_args(Reason):
+            self.decoder_restarts.labels(reason)
+        for stage in get_args(Stage):
+            for cause in get_args(Cause):
+                self.cancellations.labels(stage, cause)
 
-    def on_batch(self, graph: str) -> Callable[[int, float], None]:
-        """What a batcher tells of each run."""
+    def serve(self, model: str) -> None:
+        """Begin the series of a bundle."""
+        for verdict in get_args(Verdict):
+            self.verdicts.labels(model, verdict)
+        for result in get_args(Result):
+            self.canary_runs.labels(model, result)
+        self.clip_score.labels(model)
 
-        def observe(items: int, seconds: float) -> None:
-            self.batch_size.labels(graph).observe(items)
-            self.batch_duration.labels(graph).observe(seconds)
+    def on_batch(
+        self, graph: str, fill: Callable[[Sequence[Item]], float]
+    ) -> Callable[[Sequence[Item], float], None]:
+        """What a batcher tells of each run. fill: the share of a run of such items that is no padding."""
+        sizes, fills, durations = (
+            metric.labels(graph) for metric in (self.batch_size, self.batch_fill, self.batch_duration)
+        )
+
+        def observe(items: Sequence[Item], seconds: float) -> None:
+            sizes.observe(len(items))
+            fills.observe(fill(items))
+            durations.observe(seconds)
 
         return observe
+
+    def judged(self, answer: Answer) -> None:
+        """Count one clip that a client has sent and gets an answer to."""
+        model = answer.model.id
+        self.verdicts.labels(model, answer.verdict).inc()
+        self.clip_faces.observe(len(answer.faces))
+        if answer.probabilities is not None:
+            self.clip_score.labels(model).observe(answer.probabilities.fake)
+
+    def cancelled(self, stage: Stage, cause: Cause) -> None:
+        """Count one clip that gets no answer since its client has gone, or since it would come too late."""
+        self.cancellations.labels(stage, cause).inc()
 
     def answered(self, method: str, route: str, status: int, seconds: float, key: str | None = None) -> None:
         """Count one request. key: the name of the key that it came with."""

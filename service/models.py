@@ -90,7 +90,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
         max_queued=settings.max_queued_samples,
         stall_s=settings.request_timeout_s,
         threads=engine.encoder_runs,
-        on_batch=metrics.on_batch("encoder"),
+        on_batch=metrics.on_batch("encoder", encoder.fill),
     )
     judging = Batcher(
         f"temporal {bundle.manifest.id}",
@@ -100,6 +100,6 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
         max_queued=settings.max_queued_samples,
         stall_s=settings.request_timeout_s,
         source=encoding,
-        on_batch=metrics.on_batch("temporal"),
+        on_batch=metrics.on_batch("temporal", temporal.fill),
     )
     return Served(bundle, engine, encoding, judging)

@@ -1,11 +1,14 @@
 """The parts of the service, whether they are well, and who is let in."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.media import Limits
+from service.batcher import Batcher
 from service.child import DecoderConfig
 from service.metrics import Metrics
 from service.models import Bundles, Served, load
@@ -43,6 +46,7 @@ class Service:
             served.encoder.start()
             served.temporal.start()
             self.models[name] = served
+            self.metrics.serve(name)
             self.metrics.bundle.labels(name).info(
                 {
                     "digest": bundle.digest,
@@ -51,8 +55,20 @@ class Service:
                     "provider": served.engine.provider,
                 }
             )
-        self.metrics.queued_samples.set_function(lambda: self.queued_samples)
+        self._show_queues(asyncio.get_running_loop())
         self._loaded = True
+
+    def _show_queues(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the metrics look at the queues whenever somebody asks for them."""
+        self.metrics.queued_samples.set_function(lambda: self.queued_samples)
+        served = self.models.values()
+        queues: dict[str, list[DecoderPool] | list[Batcher[Any, Any]]] = {
+            "decoder": [self.pool],
+            "encoder": [model.encoder for model in served],
+            "temporal": [model.temporal for model in served],
+        }
+        for name, parts in queues.items():
+            self.metrics.queue_age.labels(name).set_function(partial(_oldest_s, parts, loop))
 
     async def stop(self) -> None:
         """End all parts; what they still work on fails."""
@@ -130,6 +146,11 @@ class Service:
         """When to come back: as soon as a place is free, at the pace that was measured."""
         after = self.pace.retry_after(asyncio.get_running_loop().time())
         return Unavailable(detail, problem="overloaded", retry_after_s=after)
+
+
+def _oldest_s(queues: Iterable[DecoderPool | Batcher[Any, Any]], loop: asyncio.AbstractEventLoop) -> float:
+    now = loop.time()
+    return max(queue.oldest_s(now) for queue in queues)
 
 
 def _check(why_not: str | None) -> None:

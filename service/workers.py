@@ -46,6 +46,7 @@ class DecoderPool:
         self._size, self._clips, self._decode_timeout_s = size, clips, decode_timeout_s
         self._on_restart = on_restart
         self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        self._waiting: list[float] = []
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._failed_starts = 0
@@ -61,6 +62,13 @@ class DecoderPool:
     def healthy(self) -> bool:
         """False when no child runs and none can be started."""
         return self.alive > 0 or self._failed_starts == 0
+
+    def oldest_s(self, now: float) -> float:
+        """Seconds that the clip has waited which waits longest for a child; 0 while none does.
+
+        now: in the event loop's time.
+        """
+        return now - min(self._waiting, default=now)
 
     async def start(self) -> None:
         """Start all children. Raises FaceModelError when the detector can not be opened, NotConfined when
@@ -88,19 +96,27 @@ class DecoderPool:
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
     async def prepare(
-        self, job: Job, listener: Listener, *, deadline: float, look_until: float | None = None
+        self,
+        job: Job,
+        listener: Listener,
+        *,
+        deadline: float,
+        look_until: float | None = None,
+        taken: Callable[[], None] = lambda: None,
     ) -> tuple[Outline, float]:
         """The clip as it was seen in the end, and the seconds that it waited for a free child.
 
         listener: is told what was cut as soon as it was; while it is busy the child waits. look_until: when
-        looking has to end, deadline: when all has, in the event loop's time. Raises MediaError for what is
+        looking has to end, deadline: when all has, in the event loop's time. taken: called when a child is
+        given the clip. Raises MediaError for what is
         wrong with the clip, also when it crashes its decoder, Expired when it is not done by `deadline` or
         takes too long, and what the listener raises.
         """
         loop = asyncio.get_running_loop()
         submitted = loop.time()
         while True:
-            child = await self._next_idle(deadline)
+            child = await self._next_idle(submitted, deadline)
+            taken()
             now = loop.time()
             budget_s = None if look_until is None else max(0.0, look_until - now)
             try:
@@ -109,7 +125,8 @@ class DecoderPool:
             except NotAtWork:
                 child.kill("crash")
 
-    async def _next_idle(self, deadline: float) -> Child:
+    async def _next_idle(self, submitted: float, deadline: float) -> Child:
+        self._waiting.append(submitted)
         try:
             async with asyncio.timeout_at(deadline):
                 while not (child := await self._idle.get()).alive:
@@ -117,6 +134,8 @@ class DecoderPool:
                 return child
         except TimeoutError as e:
             raise Expired("no decoder became free in time") from e
+        finally:
+            self._waiting.remove(submitted)
 
     async def _decode(self, child: Child, job: Job, listener: Listener, deadline: float) -> Outline:
         loop = asyncio.get_running_loop()

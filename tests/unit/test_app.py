@@ -19,7 +19,7 @@ from pipeline.errors import BundleCorrupt, BundleMissing
 from pipeline.media import Limits
 from pipeline.prepare import prepare
 from pipeline.runtime import CPU
-from service import state
+from service import lag, state
 from service.detect import preferred_wait
 from service.events import wants_events
 from service.models import open_bundles
@@ -342,31 +342,36 @@ def test_overload_is_refused_unread_with_a_time_to_come_back(models, clip, tmp_p
     assert in_time.status_code == 200
 
 
+async def asked(running, messages, length, query=b""):
+    """Status of a request whose client sends these messages, and then is gone or, with a query, is silent."""
+    sent = []
+
+    async def receive():
+        if messages:
+            return messages.pop(0)
+        if query:
+            await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/detect",
+        "raw_path": b"/v1/detect",
+        "query_string": query,
+        "headers": [(b"content-type", b"video/mp4"), (b"content-length", str(length).encode())],
+    }
+    await running.app(scope, receive, send)
+    return sent[0]["status"]
+
+
 def test_client_that_leaves_frees_its_work(running, clip):
     """The client sends the whole clip and is gone; nobody waits for the answer."""
-
-    async def main():
-        messages = [{"type": "http.request", "body": clip, "more_body": False}, {"type": "http.disconnect"}]
-        sent = []
-
-        async def receive():
-            return messages.pop(0)
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/detect",
-            "raw_path": b"/v1/detect",
-            "query_string": b"",
-            "headers": [(b"content-type", b"video/mp4"), (b"content-length", str(len(clip)).encode())],
-        }
-        await running.app(scope, receive, send)
-        return sent[0]["status"]
-
-    assert running.runner.run(main()) == 499
+    given = [{"type": "http.request", "body": clip, "more_body": False}]
+    assert running.runner.run(asked(running, given, len(clip))) == 499
     assert running.service.in_flight == 0
     assert list(running.scratch.iterdir()) == []
     again = running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"})
@@ -479,11 +484,72 @@ def test_metrics_follow_the_conventions(running, clip):
     text = running.ask("GET", "/metrics").text
     assert 'detector_http_requests_total{method="GET",route="unmatched",status="404"} 3.0' in text
     assert 'detector_http_requests_total{method="other",route="/v1/detect",status="405"} 1.0' in text
-    assert re.search(r'detector_verdicts_total\{verdict="\w+"\} [1-9]', text)
+    assert re.search(r'detector_verdicts_total\{model="tiny",verdict="\w+"\} [1-9]', text)
     assert "detector_bundle_info{" in text
     names = set(re.findall(r"^(detector_\w+?)(?:_bucket|_sum|_count)?(?:\{| )", text, flags=re.MULTILINE))
     assert all(not re.search(r"_(ms|millis|kb|mb)(_|$)", n) for n in names)
     assert {"detector_requests_in_flight", "detector_queued_samples", "detector_batch_size"} <= names
+
+
+def values(running, pattern):
+    """Of each line of /metrics that begins as the pattern says the value."""
+    text = running.ask("GET", "/metrics").text
+    return {found[1]: float(found[2]) for found in re.finditer(rf"^({pattern}) (\S+)$", text, re.MULTILINE)}
+
+
+def test_an_answered_clip_is_counted_by_what_it_was_answered_with(running, clip):
+    known = r"detector_(?:verdicts_total\{.*|clip_faces_(?:count|sum)|clip_score_(?:count|sum)\{.*)"
+    before = values(running, known)
+    answer = running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"}).json()
+    running.ask("POST", "/v1/detect", content=b"no clip", headers={"content-type": "video/mp4"})
+    after = values(running, known)
+    assert {name: after[name] - before[name] for name in after if after[name] != before[name]} == {
+        f'detector_verdicts_total{{model="tiny",verdict="{answer["verdict"]}"}}': 1,
+        "detector_clip_faces_count": 1,
+        "detector_clip_faces_sum": len(answer["faces"]),
+        'detector_clip_score_count{model="tiny"}': 1,
+        'detector_clip_score_sum{model="tiny"}': pytest.approx(answer["probabilities"]["fake"], abs=1e-6),
+    }
+
+
+def test_each_run_of_a_graph_tells_how_full_it_was(running, clip):
+    running.ask("POST", "/v1/detect", content=clip, headers={"content-type": "video/mp4"})
+    for graph in ("encoder", "temporal"):
+        of = rf'\{{graph="{graph}"\}}'
+        (runs,) = values(running, f"detector_batch_size_count{of}").values()
+        (fills,) = values(running, f"detector_batch_fill_ratio_count{of}").values()
+        (full,) = values(running, f"detector_batch_fill_ratio_sum{of}").values()
+        assert runs == fills > 0
+        assert 0 < full <= fills
+
+
+def test_metrics_tell_how_long_the_queues_have_waited(running, monkeypatch):
+    assert set(values(running, "detector_queue_oldest_age_seconds.*").values()) == {0.0}
+    (served,) = running.service.models.values()
+    monkeypatch.setattr(running.service.pool, "oldest_s", lambda _: 3.0)
+    monkeypatch.setattr(served.encoder, "oldest_s", lambda _: 2.0)
+    assert values(running, "detector_queue_oldest_age_seconds.*") == {
+        'detector_queue_oldest_age_seconds{queue="decoder"}': 3.0,
+        'detector_queue_oldest_age_seconds{queue="encoder"}': 2.0,
+        'detector_queue_oldest_age_seconds{queue="temporal"}': 0.0,
+    }
+
+
+def test_the_event_loop_is_watched(running):
+    async def some_time():
+        await asyncio.sleep(2 * lag.EVERY_S)
+
+    running.runner.run(some_time())
+    assert values(running, "detector_event_loop_lag_seconds_count").popitem()[1] > 0
+
+
+@pytest.mark.parametrize(("query", "cause"), [(b"", "client"), (b"deadline_ms=1", "deadline")])
+def test_an_upload_that_is_broken_off_is_counted(running, query, cause):
+    name = f'detector_cancellations_total{{cause="{cause}",stage="upload"}}'
+    given = [{"type": "http.request", "body": b"x", "more_body": True}]
+    before = values(running, re.escape(name))[name]
+    assert running.runner.run(asked(running, given, 100, query)) == (504 if query else 499)
+    assert values(running, re.escape(name))[name] == before + 1
 
 
 def test_committed_openapi_document_is_the_one_served(running):

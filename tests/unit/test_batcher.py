@@ -129,6 +129,29 @@ def test_work_accumulates_up_to_max_batch_while_the_device_is_busy():
     assert [len(b) for b in scenario(body).batches] == [1, 4, 2]
 
 
+def test_the_age_of_the_queue_is_that_of_the_first_call_not_yet_on_the_device():
+    async def body(batcher, device):
+        now = soon()
+        assert batcher.oldest_s(now) == 0
+        first = await occupied(batcher, device)
+        assert batcher.oldest_s(now) == 0, "what is on the device waits no more"
+        older = submit(batcher, [1])
+        await settle()
+        age = batcher.oldest_s(now)
+        assert 0 < age <= LONG
+        younger = submit(batcher, [2])
+        await settle()
+        assert batcher.oldest_s(now) == age
+        older.cancel()
+        await settle()
+        assert 0 < batcher.oldest_s(now) < age
+        device.gate.set()
+        await asyncio.gather(first, younger)
+        assert batcher.oldest_s(now) == 0
+
+    scenario(body)
+
+
 def test_short_request_is_not_starved_by_a_long_one():
     async def body(batcher, device):
         tasks = [await occupied(batcher, device)]

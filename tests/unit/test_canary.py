@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 
 import pytest
 
@@ -45,7 +46,7 @@ def started(tmp_path):
 def runs(one):
     """Self-tests by their result."""
     (metric,) = one.service.metrics.canary_runs.collect()
-    return {s.labels["result"]: s.value for s in metric.samples}
+    return {s.labels["result"]: s.value for s in metric.samples if s.value}
 
 
 def again(one):
@@ -147,9 +148,13 @@ def test_another_face_detector_cuts_other_pixels(started, known, monkeypatch):
     assert runs(one) == {"right": 1, "unknown": 1}
 
 
-def test_the_times_of_clips_are_those_of_clients_alone(started, known):
+def test_the_metrics_of_clips_are_those_of_clients_alone(started, known):
     one = started(known)
-    assert "detector_queue_wait_seconds_count" not in one.ask("GET", "/metrics").text
+    text = one.ask("GET", "/metrics").text
+    assert "detector_queue_wait_seconds_count" not in text
+    assert 'detector_clip_score_count{model="tiny"} 0.0' in text
+    assert "detector_clip_faces_count 0.0" in text
+    assert set(re.findall(r"^detector_verdicts_total\{.*\} (.*)$", text, re.MULTILINE)) == {"0.0"}
 
 
 def test_it_is_tested_again_and_again(started, known, monkeypatch):

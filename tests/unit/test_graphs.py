@@ -182,3 +182,18 @@ def run(clips, burst, encoder, temporal, max_batch):
 
     asyncio.run(main())
     return samples, sequences
+
+
+def test_fill_is_the_share_of_what_the_engine_was_given(engine):
+    recording = Recording(engine)
+    manifest = engine.bundle.manifest
+    encoder, temporal = EncoderGraph(recording, manifest, max_batch=64), TemporalGraph(recording, manifest)
+    for count in (1, 61, 64):
+        samples = [np.zeros(encoder.shape, np.uint8)] * count
+        encoder.run(samples)
+        assert encoder.fill(samples) == count / recording.encoded[-1]
+    for lengths in ([9], [9, 36, 18], [36] * 4):
+        sequences = [np.zeros((n, manifest.feature_size), np.float32) for n in lengths]
+        temporal.run(sequences)
+        rows, steps = recording.judged[-1]
+        assert temporal.fill(sequences) == sum(lengths) / (rows * steps)

@@ -46,19 +46,22 @@ def outline(looks, *, whole=False, face=True):
 
 
 class Pool:
-    """Stands for the decoders and says what a script wants: looks by number, outlines, `hang`."""
+    """Stands for the decoders and says what a script wants: looks by number, outlines, `taken`, `hang`."""
 
     def __init__(self, *script):
         self.script = script
         self.told = []
         self.job = self.look_until = None
 
-    async def prepare(self, job, listener, *, deadline, look_until=None):
+    async def prepare(self, job, listener, *, deadline, look_until=None, taken=None):
         self.job, self.look_until, self.deadline = job, look_until, deadline
         for step in self.script:
             if step == "hang":
                 await asyncio.sleep(max(0.0, deadline - asyncio.get_running_loop().time()))
                 raise Expired("the deadline passed while the clip was decoded")
+            if step == "taken":
+                taken()
+                continue
             if callable(step):
                 await step()
                 continue
@@ -90,7 +93,9 @@ class Gate:
         return self._run(items)
 
 
-def judged(bundle, tmp_path, *script, patience=20.0, partial=False, before=None, **given):
+def judged(
+    bundle, tmp_path, *script, patience=20.0, partial=False, counted=True, metrics=None, before=None, **given
+):
     """The answer to a scripted clip, and the pool that played it."""
 
     async def main():
@@ -99,9 +104,9 @@ def judged(bundle, tmp_path, *script, patience=20.0, partial=False, before=None,
         served.encoder.start()
         served.temporal.start()
         pool = Pool(*[(lambda s=s: s(served, gate)) if callable(s) else s for s in script])
-        service = SimpleNamespace(pool=pool, metrics=Metrics(), settings=Settings())
+        service = SimpleNamespace(pool=pool, metrics=metrics or Metrics(), settings=Settings())
         now = asyncio.get_running_loop().time()
-        question = Question(served, 4, False, True, now, now + patience, partial=partial)
+        question = Question(served, 4, False, True, now, now + patience, partial=partial, counted=counted)
         upload = Upload(tmp_path / "clip", 1, b"\0" * 32)
         try:
             async with asyncio.timeout(30):
@@ -172,6 +177,66 @@ def test_what_was_seen_but_not_encoded_in_time_is_left_out(bundle, tmp_path):
 def test_a_deadline_before_enough_was_seen_is_a_deadline(bundle, tmp_path, script, partial):
     with pytest.raises(DeadlineExceeded):
         judged(bundle, tmp_path, *script, patience=0.3, partial=partial)
+
+
+async def encoder_stands(served, gate):
+    gate.open.clear()
+
+
+async def temporal_stands(served, gate):
+    await until(lambda: sum(gate.batches) >= 4)
+    run = served.temporal._run
+    served.temporal._run = lambda items: gate.open.wait(30) and run(items)
+    gate.open.clear()
+
+
+async def leave(served, gate):
+    """As when the client has gone."""
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+def given_up(metrics):
+    (family,) = metrics.cancellations.collect()
+    return {(s.labels["stage"], s.labels["cause"]): s.value for s in family.samples if s.value}
+
+
+@pytest.mark.parametrize(
+    ("stage", "script", "partial"),
+    [
+        ("queue", ("hang",), False),
+        ("decode", ("taken", 0, "hang"), False),
+        ("decode", ("taken", 0, outline(1), "hang"), True),
+        ("decode", ("taken", 0, 1, outline(2, face=False), "hang"), True),
+        ("encode", ("taken", encoder_stands, 0, 1, outline(2, whole=True)), False),
+        ("temporal", ("taken", 0, 1, temporal_stands, outline(2, whole=True)), False),
+    ],
+    ids=["no decoder", "decoder", "too little", "no face", "encoder", "temporal"],
+)
+def test_what_is_late_is_counted_by_where_it_was(bundle, tmp_path, stage, script, partial):
+    metrics = Metrics()
+    with pytest.raises(DeadlineExceeded):
+        judged(bundle, tmp_path, *script, patience=0.3, partial=partial, metrics=metrics)
+    assert given_up(metrics) == {(stage, "deadline"): 1}
+
+
+@pytest.mark.parametrize(
+    ("stage", "script"),
+    [("queue", (leave, outline(1))), ("decode", ("taken", 0, leave, outline(1)))],
+    ids=["no decoder", "decoder"],
+)
+def test_who_leaves_is_counted_by_where_the_clip_was(bundle, tmp_path, stage, script):
+    metrics = Metrics()
+    with pytest.raises(asyncio.CancelledError):
+        judged(bundle, tmp_path, *script, metrics=metrics)
+    assert given_up(metrics) == {(stage, "client"): 1}
+
+
+def test_what_no_client_asked_is_not_counted(bundle, tmp_path):
+    metrics = Metrics()
+    with pytest.raises(DeadlineExceeded):
+        judged(bundle, tmp_path, "taken", "hang", patience=0.1, counted=False, metrics=metrics)
+    assert given_up(metrics) == {}
 
 
 def test_a_whole_clip_before_the_deadline_is_answered_whole(bundle, tmp_path):

@@ -18,6 +18,7 @@ import yaml
 
 from service.settings import Settings, load_settings, variables
 from service.upload import FRAMING_BYTES
+from tests.monitoring import ADAPTER, AUTOSCALER, TRIGGERS, selectors
 from tests.unit.test_dockerfile import environment as baked
 from tests.unit.test_dockerfile import final
 from tests.unit.test_k8s import OLDEST, ROOT, VERSION, quantity
@@ -180,6 +181,12 @@ def test_one_scaler_sets_the_size(overlay: str, components: Sequence[str]) -> No
     manifests = built(overlay, tuple(components))
     scalers = [m["kind"] for m in manifests if m["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")]
     assert scalers == ["ScaledObject" if "keda" in components else "HorizontalPodAutoscaler"]
+    if scalers == ["HorizontalPodAutoscaler"]:
+        scaler = of_kind(manifests, "HorizontalPodAutoscaler")["spec"]
+        assert {m["type"] for m in scaler["metrics"]} == {
+            "Pods" if "custom-metrics" in components else "Resource"
+        }
+        assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
     assert "replicas" not in of_kind(manifests, "Deployment")["spec"]
 
 
@@ -344,6 +351,25 @@ def test_scalers_rise_fast_and_fall_slowly() -> None:
     assert behavior["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
     up = {policy["type"]: policy["value"] for policy in behavior["scaleUp"]["policies"]}
     assert up["Percent"] >= 100
+
+
+def test_both_scalers_on_waiting_work_go_by_the_same_and_before_a_pod_sheds(base_settings: Settings) -> None:
+    wanted = {m["pods"]["metric"]["name"]: quantity(m["pods"]["target"]["averageValue"]) for m in AUTOSCALER}
+    assert all(m["type"] == "Pods" and m["pods"]["target"]["type"] == "AverageValue" for m in AUTOSCALER)
+    found = {selectors(t["metadata"]["query"])[0][0]: float(t["metadata"]["threshold"]) for t in TRIGGERS}
+    assert found == wanted
+    assert found["detector_requests_in_flight"] < base_settings.max_in_flight
+    assert found["detector_queued_samples"] < base_settings.max_queued_samples
+    assert found["detector_queue_oldest_age_seconds"] < base_settings.request_timeout_s / 4
+
+
+def test_the_adapter_tells_pods_apart_and_gives_each_metric_once() -> None:
+    asked = [m["pods"]["metric"]["name"] for m in AUTOSCALER]
+    given = [name for rule in ADAPTER for name in re.findall(r"\bdetector_\w+", rule["seriesQuery"])]
+    assert sorted(given) == sorted(asked)
+    for rule in ADAPTER:
+        assert rule["resources"]["overrides"] == {name: {"resource": name} for name in ("namespace", "pod")}
+        assert all(f'{label}!=""' in rule["seriesQuery"] for label in ("namespace", "pod"))
 
 
 def test_nothing_leaves_the_pod_and_one_port_is_open() -> None:

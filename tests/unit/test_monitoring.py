@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from pipeline.answer import Verdict
 from scripts.monitoring_docs import (
     LABELS,
     MANIFEST,
@@ -24,20 +25,24 @@ from scripts.monitoring_docs import (
     registered,
 )
 from service.child import Reason
-from service.metrics import Metrics
+from service.metrics import Cause, Metrics, Result, Stage
 from service.problems import PROBLEMS
+from tests.monitoring import (
+    ALERTS,
+    DASHBOARD,
+    GROUPED,
+    GROUPS,
+    RECORDS,
+    panels,
+    scalers,
+    selectors,
+)
 
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of Debian's package prometheus")
-GROUPS = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
-RECORDS = [rule for group in GROUPS for rule in group["rules"] if "record" in rule]
-ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
-DASHBOARD = json.loads((ROOT / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
-SCALER = yaml.safe_load(
-    (ROOT / "k8s" / "components" / "keda" / "scaledobject.yaml").read_text(encoding="utf-8")
-)
 DEPLOYMENT_DOCS = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-OF_THE_TARGET = {"job", "instance", "pod"}
+TESTS = ("rules_test.yml", "drift_test.yml")
+OF_THE_TARGET = {"job", "instance", "namespace", "pod"}
 """Labels that Prometheus adds to all that it scrapes from a pod."""
 
 
@@ -68,33 +73,11 @@ def queries() -> Iterator[tuple[str, str]]:
     """Where a query stands, and the query."""
     for rule in (*RECORDS, *ALERTS):
         yield rule.get("record") or rule["alert"], rule["expr"]
-    for panel in DASHBOARD["panels"]:
-        for target in panel.get("targets", []):
-            yield f"panel {panel['title']}", target["expr"]
-    for trigger in SCALER["spec"]["triggers"]:
-        yield "scaler", trigger["metadata"]["query"]
+    yield from panels()
+    yield from scalers()
 
 
 QUERIES = list(queries())
-SELECTOR = re.compile(
-    r"\b((?:detector|process|job)[a-z_]*(?::[a-z0-9_:]+)?|up)\b(?![\"(=!~])(?:\{([^}]*)\})?"
-)
-GROUPED = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
-
-
-def selectors(query: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
-    """The series that a query selects; of each label the operator and the value."""
-    bare = GROUPED.sub("", query)
-    return [
-        (
-            found[1],
-            {
-                name: (op, value)
-                for name, op, value in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', found[2] or "")
-            },
-        )
-        for found in SELECTOR.finditer(bare)
-    ]
 
 
 def grouped(query: str) -> set[str]:
@@ -140,7 +123,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
 @needs_promtool
 def test_promtool_takes_the_rules_and_each_alert_rises_when_it_should() -> None:
     assert PROMTOOL is not None
-    for command in (("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")):
+    for command in (("check", "rules", "rules.yml"), ("test", "rules", *TESTS)):
         done = subprocess.run(
             [PROMTOOL, *command], cwd=RULES.parent, capture_output=True, text=True, check=False
         )
@@ -160,7 +143,7 @@ def test_query_uses_metrics_and_labels_that_exist(where: str, query: str) -> Non
 @pytest.mark.parametrize(("where", "query"), QUERIES, ids=[where for where, _ in QUERIES])
 def test_query_asks_for_values_that_occur(where: str, query: str) -> None:
     paths = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))["paths"]
-    results = set(re.findall(r"`(\w+)`", LABELS["result"]))
+    results = set(get_args(Result))
     known = {"route": set(paths), "result": results, "graph": {"encoder", "temporal"}, "stage": {"total"}}
     for name, matchers in selectors(query):
         reasons = set(get_args(Reason)) if name == "detector_decoder_restarts_total" else set(PROBLEMS)
@@ -178,6 +161,24 @@ def test_queries_are_read_as_they_are_meant() -> None:
     assert grouped(query) == {"job", "le"}
 
 
+@pytest.mark.parametrize(
+    ("label", "values"), [("cause", Cause), ("result", Result), ("stage", Stage), ("verdict", Verdict)]
+)
+def test_values_of_a_label_are_documented_and_their_series_begin_at_0(label: str, values: Any) -> None:
+    assert set(get_args(values)) <= set(re.findall(r"`(\w+)`", LABELS[label]))
+    metrics = Metrics()
+    metrics.serve("m")
+    begun = [s for family in metrics.registry.collect() for s in family.samples if label in s.labels]
+    assert {sample.labels[label] for sample in begun} == set(get_args(values))
+    assert {sample.value for sample in begun} == {0}
+
+
+def test_reasons_begin_at_0() -> None:
+    begun = [s for family in Metrics().registry.collect() for s in family.samples if "reason" in s.labels]
+    assert {sample.labels["reason"] for sample in begun} == {*PROBLEMS, *get_args(Reason)}
+    assert {sample.value for sample in begun} == {0}
+
+
 def test_component_holds_the_same_rules() -> None:
     assert MANIFEST.read_text(encoding="utf-8") == manifest(), "run `make docs`"
     assert yaml.safe_load(manifest())["spec"]["groups"] == GROUPS
@@ -193,8 +194,8 @@ def test_alert_says_how_bad_it_is_and_where_its_remedy_stands(alert: dict[str, A
 
 def test_docs_name_no_other_alerts_and_each_is_tested() -> None:
     assert re.findall(r"^#### (Detector\w+)$", DEPLOYMENT_DOCS, re.MULTILINE) == [a["alert"] for a in ALERTS]
-    tests = yaml.safe_load((RULES.parent / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
-    asked = [rule for test in tests for rule in test["alert_rule_test"]]
+    files = [yaml.safe_load((RULES.parent / name).read_text(encoding="utf-8")) for name in TESTS]
+    asked = [rule for file in files for test in file["tests"] for rule in test["alert_rule_test"]]
     for alert in ALERTS:
         raised = {bool(rule.get("exp_alerts")) for rule in asked if rule["alertname"] == alert["alert"]}
         assert raised == {True, False}, alert["alert"]

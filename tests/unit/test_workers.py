@@ -224,6 +224,35 @@ def test_what_was_cut_is_told_before_the_clip_has_ended(tmp_path, ask):
     run(tmp_path, body)
 
 
+def test_a_clip_waits_until_a_child_takes_it(tmp_path, manifest):
+    path = tmp_path / "clip"
+    path.write_text("good", encoding="utf-8")
+
+    async def body(pool):
+        now = asyncio.get_running_loop().time() + 100
+        ages, taken = [], []
+
+        def take(number):
+            taken.append(number)
+            ages.append(pool.oldest_s(now))
+
+        async def listener(_told):
+            ages.append(pool.oldest_s(now))
+
+        job = Job(path, manifest, 4, "0" * 64)
+        asked = [
+            pool.prepare(job, listener, deadline=now, taken=lambda n=n: take(n)) for n in ("first", "second")
+        ]
+        assert pool.oldest_s(now) == 0
+        await asyncio.gather(*asked)
+        assert taken == ["first", "second"]
+        assert [age > 0 for age in ages] == [False, True, False, False], (
+            "one waits while the first is looked at"
+        )
+
+    run(tmp_path, body)
+
+
 def test_a_decoder_is_not_blamed_for_the_time_that_it_is_kept_waiting(tmp_path, manifest):
     path = tmp_path / "clip"
     path.write_text("told", encoding="utf-8")

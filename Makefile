@@ -40,7 +40,7 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 k8s-check: $(VENV)/.dev  ## build every overlay with every component and check what comes out
 	$(BIN)/python -m pytest -rs tests/unit/test_k8s.py tests/unit/test_kustomize.py
 
-image-check: $(VENV)/.dev  ## replay the Dockerfile without an engine, boot and try it; root; IMAGE="--target gpu"
+image-check: $(VENV)/.serve  ## replay the Dockerfile without an engine, boot and try it; root; IMAGE="--target gpu"
 	$(BIN)/python -m imagecheck $(IMAGE)
 
 monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import re
 import signal
 import subprocess
 import time
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from imagecheck import contents
 from imagecheck.namespaces import layered
 from imagecheck.replay import Image, start
 
@@ -82,18 +85,24 @@ class Booted:
         raise CheckFailed(f"the server {state}:\n{self._log.read_text(encoding='utf-8')[-2000:]}")
 
 
-def check(image: Image, folder: Path) -> Iterator[str]:
+def check(image: Image, folder: Path, untied: set[str]) -> Iterator[str]:
     """What was tried and found right, one after the other; the first that is not raises CheckFailed.
 
-    folder: one that this may write to. The caller has mounts and a network of its own.
+    folder: one that this may write to; untied: packages that others ask for and that are left out. The caller
+    has mounts and a network of its own.
     """
     with layered(folder / "booted", image.folders) as root:
         booted = Booted(root, image, folder / "server.log")
+        (site,) = root.glob("opt/venv/lib/python*/site-packages")
+        unmet = contents.unmet(site, site.parent.name.removeprefix("python"))
+        _expect(unmet == untied, f"packages want {sorted(unmet)}; left out are {sorted(untied)}")
+        yield f"every package finds what it asks for, but for {', '.join(sorted(untied))}"
         yield from _modules(booted)
         clip = _sample(booted)
         yield "`deepfake-detect sample` writes a clip"
         with booted.serving() as server:
             yield f"/readyz says 200 as user {image.config.user[0]} on a read-only tree, without a network"
+            yield _confinement(booted)
             yield _answer(booted, clip)
             _expect(booted.run(image.config.healthcheck) == 0, "HEALTHCHECK failed")
             yield "HEALTHCHECK succeeds"
@@ -123,6 +132,15 @@ def _sample(booted: Booted) -> bytes:
     return content
 
 
+def _confinement(booted: Booted) -> str:
+    """What a decoder could take of the measures that it is confined by."""
+    _, body = booted.ask("GET", "/metrics")
+    said = re.search(r"^detector_sandbox_info\{(.*)\} 1", body.decode(), re.MULTILINE)
+    measures = re.findall(r'(\w+)="true"', said[1]) if said else []
+    _expect("seccomp" in measures, f"decoders are not confined: {said and said[0]}")
+    return f"decoders are confined by {', '.join(measures)}"
+
+
 def _answer(booted: Booted, clip: bytes) -> str:
     status, body = booted.ask("POST", "/v1/detect", clip)
     _expect(status == http.client.OK, f"POST /v1/detect says {status}: {body[:500]!r}")
@@ -136,7 +154,7 @@ def _stop(server: subprocess.Popen[str], image: Image) -> str:
     (first,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
     began = time.monotonic()
     number = signal.Signals[image.config.stop_signal]
-    subprocess.run(["kill", f"-{number.value}", first], check=True)
+    os.kill(int(first), number)
     try:
         code = server.wait(timeout=STOP_S)
     except subprocess.TimeoutExpired as e:

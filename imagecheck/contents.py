@@ -5,8 +5,12 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
 
 from imagecheck.replay import Image, Layer
 
@@ -60,6 +64,19 @@ def unwanted(image: Image) -> list[str]:
     return sorted(found)
 
 
+def unmet(site: Path, python: str) -> set[str]:
+    """Names that packages in a site-packages ask for and do not find, or find in another version.
+
+    python: the version that they are installed for, as 3.11.
+    """
+    installed = list(distributions(path=[str(site)]))
+    versions = {canonicalize_name(found.name): found.version for found in installed}
+    markers = {"extra": "", "python_version": python, "python_full_version": f"{python}.0"}
+    asked = [Requirement(text) for found in installed for text in found.requires or []]
+    here = [wanted for wanted in asked if wanted.marker is None or wanted.marker.evaluate(markers)]
+    return {wanted.name for wanted in here if not _met(wanted, versions)}
+
+
 def digests(image: Image) -> dict[str, str]:
     """Of each file its rights and content, as one digest; not its times, which engines set."""
     return {name: _digest(path) for layer in image.layers for name, path in files(layer)}
@@ -70,3 +87,8 @@ def _digest(path: Path) -> str:
     content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
     mark = f"{status.st_mode:o} {status.st_uid} {status.st_gid} ".encode()
     return hashlib.sha256(mark + content).hexdigest()
+
+
+def _met(wanted: Requirement, versions: Mapping[NormalizedName, str]) -> bool:
+    have = versions.get(canonicalize_name(wanted.name))
+    return have is not None and wanted.specifier.contains(have, prereleases=True)

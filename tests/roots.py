@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("sh", "setpriv", "mkdir", "rm", "ln", "cat", "id")
+PROGRAMS = ("sh", "setpriv", "mkdir", "rm", "ln", "cat", "id", "sleep")
 
 
 def can_mount() -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagecheck.contents import digests, packages, size, unwanted
+from imagecheck.contents import digests, packages, size, unmet, unwanted
 from imagecheck.dockerfile import Config, Instruction
 from imagecheck.replay import Image, Layer
 
@@ -81,3 +81,16 @@ def test_digests_tell_contents_rights_and_targets_apart_and_no_times(tmp_path: P
 def test_of_two_layers_the_upper_file_is_seen(tmp_path: Path) -> None:
     below, above = layer(tmp_path / "1", {"a": 1}), layer(tmp_path / "2", {"a": 2})
     assert digests(image(below, above)) == digests(image(above))
+
+
+def test_packages_that_ask_for_what_is_not_there_are_found(tmp_path: Path) -> None:
+    asked = {
+        "one": ["Two_More>=2", "three ; python_version < '3.11'", "four ; extra == 'all'", "five"],
+        "two-more": ["one>=9", "one"],
+    }
+    for name, wanted in asked.items():
+        lines = [f"Name: {name}", "Version: 2.0", *(f"Requires-Dist: {line}" for line in wanted)]
+        (tmp_path / f"{name}-2.0.dist-info").mkdir()
+        (tmp_path / f"{name}-2.0.dist-info" / "METADATA").write_text("\n".join(lines) + "\n")
+    assert unmet(tmp_path, "3.11") == {"five", "one"}
+    assert unmet(tmp_path, "3.10") == {"five", "one", "three"}

@@ -32,28 +32,31 @@ def release(reference: str) -> tuple[str, str]:
 
 
 def make_base(folder: Path, reference: str) -> None:
-    """Fill an empty folder. Raises DockerfileError or BaseError."""
+    """Make a folder; what is not finished never has its name. Raises DockerfileError or BaseError."""
     version, suite = release(reference)
     if shutil.which("debootstrap") is None:
         raise BaseError("debootstrap is not installed (Debian's package of that name)")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
     included = ",".join((*PACKAGES, "python3-venv"))
-    command = ["debootstrap", "--variant=minbase", f"--include={included}", suite, str(folder)]
+    command = ["debootstrap", "--variant=minbase", f"--include={included}", suite, str(part)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise BaseError(f"debootstrap failed: {_last_line(done.stdout + done.stderr)}")
-    if not (folder / f"usr/bin/python{version}").exists():
+    if not (part / f"usr/bin/python{version}").exists():
         raise BaseError(f"Debian's {suite} has no Python {version}")
     for name in ("python", "python3"):
-        (folder / "usr/local/bin" / name).symlink_to(f"/usr/bin/python{version}")
+        (part / "usr/local/bin" / name).symlink_to(f"/usr/bin/python{version}")
     for path in ("var/cache/apt", "var/lib/apt/lists"):
-        shutil.rmtree(folder / path)
-        (folder / path).mkdir()
+        shutil.rmtree(part / path)
+        (part / path).mkdir()
     for path in OF_THE_HOST:
         if Path(path).exists():
-            copy = folder / path.removeprefix("/")
+            copy = part / path.removeprefix("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.unlink(missing_ok=True)
             shutil.copyfile(path, copy)
+    part.rename(folder)
 
 
 def registries() -> dict[str, str]:

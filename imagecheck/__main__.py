@@ -9,6 +9,7 @@ import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Annotated
 
 import typer
@@ -55,7 +56,7 @@ def main(
         own_mounts()
         with tempfile.TemporaryDirectory(prefix="imagecheck-", dir=scratch) as folder:
             _check(target, base, Path(folder), twice=twice, write=write)
-    except (BaseError, CheckFailed, DockerfileError, OSError, ReplayError) as e:
+    except (BaseError, CheckFailed, DockerfileError, OSError, ReplayError, SubprocessError) as e:
         sys.exit(f"image-check: {e}")
 
 

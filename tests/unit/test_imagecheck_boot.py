@@ -1,7 +1,9 @@
 """What is tried of an image that was started, and what is said when it does not what it should."""
 
 import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -67,7 +69,7 @@ def test_a_server_that_is_ready_is_ended_by_its_signal(
 ) -> None:
     found = booted(root, answers, tmp_path / "log")
     with found.serving() as server:
-        until_up(tmp_path / "log")
+        until_up(server, tmp_path / "log")
         assert boot._stop(server, found.image).startswith("SIGTERM ends it with 0")
     assert server.returncode == 0
 
@@ -87,7 +89,7 @@ def test_a_server_that_ends_otherwise_or_not_at_all_fails(
     monkeypatch.setattr(boot, "STOP_S", 0.3 if trap == ":" else boot.STOP_S)
     found = booted(root, answers, tmp_path / "log", OBEYS.replace("exit 0", trap))
     with found.serving() as server:
-        until_up(tmp_path / "log")
+        until_up(server, tmp_path / "log")
         with pytest.raises(CheckFailed, match=why):
             boot._stop(server, found.image)
     assert server.returncode != 0
@@ -149,7 +151,8 @@ def test_variables_are_added_to_those_of_the_image(
     assert other.config == replace(image.config, environment={**image.config.environment, "A": "1"})
 
 
-def until_up(log: Path) -> None:
+def until_up(server: subprocess.Popen[str], log: Path) -> None:
     """Wait for the script's own word: before it, the signal would find no trap."""
     while "up" not in log.read_text():
-        pass
+        assert server.poll() is None, log.read_text()
+        time.sleep(0.01)

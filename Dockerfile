@@ -32,7 +32,8 @@ COPY training training
 COPY cli cli
 COPY models models
 RUN /opt/uv/bin/uv build --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir /dist \
- && /opt/uv/bin/uv pip install --no-deps --no-index --find-links /dist --prefix /opt/project deepfake-detect
+ && /opt/uv/bin/uv pip install --no-deps --no-index --find-links /dist --prefix /opt/project deepfake-detect \
+ && rm -f /opt/project/.lock
 
 FROM builder AS dependencies-cpu
 COPY requirements/cpu.lock requirements/cpu.lock
@@ -55,7 +56,7 @@ LABEL org.opencontainers.image.title="deepfake-detect" \
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini=0.19.0-1* \
  && useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin detector \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/apt /var/log/*.log
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/cache/debconf/*-old /var/log/apt /var/log/*.log
 # ONNX Runtime's official builds report to Microsoft unless they are told not to before they load.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \

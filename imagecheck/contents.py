@@ -18,7 +18,7 @@ UNWANTED = (
     *("*.a", "*.lib", "*.o", "*.c", "*.cpp", "*.h", "*.hpp", "*.pxd", "*.pyx"),
     *("*/tests/*", "*/.cache/*", "*/pip/*", "*/bin/pip*", "*/bin/uv", "*/bin/uvx", "*/bin/*gcc*", "*/bin/cc"),
     *("*/bin/c++*", "*/bin/g++*", "*/bin/ld", "*/bin/as", "*/bin/make"),
-    *("/tmp/*", "/root/*", "/src/*", "/dist/*", "/var/cache/*", "/var/lib/apt/lists/*", "/var/log/*"),
+    *("/tmp/*", "/root/*", "/src/*", "/dist/*", "/var/cache/apt/*", "/var/lib/apt/lists/*", "/var/log/*"),
 )
 """Patterns of paths that no layer of an image holds: of compilers, of packages' tests, of installers."""
 NVIDIA = "*/site-packages/nvidia/*"

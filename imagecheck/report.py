@@ -13,11 +13,10 @@ SMALLEST = 5_000_000
 
 def table(image: Image) -> str:
     """Size of each layer that holds anything, and of the largest packages, in Markdown."""
-    sizes = {layer: size(layer) for layer in image.layers}
-    held = [layer for layer in image.layers if sizes[layer]]
+    sizes = [(layer, size(layer)) for layer in image.layers]
     rows = ["| Layer, on the base image | MB |", "| --- | ---: |"]
-    rows += [f"| {_words(layer)} | {_mb(sizes[layer])} |" for layer in held]
-    rows += [f"| **all** | **{_mb(sum(sizes.values()))}** |", ""]
+    rows += [f"| {_words(layer)} | {_mb(count)} |" for layer, count in sizes if count]
+    rows += [f"| **all** | **{_mb(sum(count for _, count in sizes))}** |", ""]
     rows += ["| Installed package | MB |", "| --- | ---: |"]
     return "\n".join([*rows, *_packages(packages(image.layers))])
 

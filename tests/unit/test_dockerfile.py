@@ -227,7 +227,7 @@ def live(request: pytest.FixtureRequest) -> Iterator[int]:
             """Keep the test's output clean."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server.server_port
     server.shutdown()

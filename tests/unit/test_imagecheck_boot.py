@@ -50,7 +50,7 @@ def answers() -> Iterator[dict[str, Any]]:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     given["port"] = server.server_port
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield given
     server.shutdown()

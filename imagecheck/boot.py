@@ -21,7 +21,7 @@ STOP_S = 10
 """What `docker stop` waits before it kills."""
 NEVER = ("torch", "onnx.backend.test", "numpy.tests", "pip")
 """Modules that no image holds."""
-ALSO = ("insightface.model_zoo", "training.calibrate", "pipeline.selfcheck")
+ALSO = ("insightface.model_zoo", "pipeline.selfcheck", "cli.verify")
 """Modules that serving with other settings, or another command, imports."""
 
 

@@ -1,21 +1,28 @@
 # Two images from one file: `docker build --target cpu .` (the default) and `docker build --target gpu .`.
-# Bases are pinned by tag here; a release pipeline pins them by digest.
-# The CUDA and cuDNN libraries of `gpu` are wheels of requirements/gpu.lock, so both share their bases.
+# The base is pinned by tag here; a release pipeline pins it by digest.
+# The CUDA and cuDNN libraries of `gpu` are wheels of requirements/gpu.lock, so both share their base.
+# `make image-check` replays this file where no engine runs; what it does not know it refuses.
 
-FROM python:3.11-slim-bookworm AS builder
+FROM python:3.11-slim-bookworm AS base
+
+# Bytecode that is checked neither against a time nor against its source holds nothing of the day of the build, and
+# stays valid where an engine rewrites the times of files.
+FROM base AS builder
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1 \
     UV_PYTHON_DOWNLOADS=never \
+    PYC_INVALIDATION_MODE=UNCHECKED_HASH \
     VIRTUAL_ENV=/opt/venv
 WORKDIR /src
-COPY requirements/uv.lock requirements/uv.lock
+COPY requirements/uv.lock requirements/prune.sh requirements/
 RUN python -m venv /opt/uv \
  && /opt/uv/bin/pip install --no-cache-dir --require-hashes -r requirements/uv.lock \
  && /opt/uv/bin/uv venv /opt/venv
 
-# The wheel carries models/ and no dependencies. hatchling comes from the development lock, by its hash.
-FROM builder AS wheel
+# The wheel carries models/ and no dependencies. hatchling comes from the development lock, by its hash. Found as an
+# index finds it, the wheel leaves neither its path nor its time behind.
+FROM builder AS project
 COPY requirements/dev.lock requirements/dev.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY pipeline pipeline
@@ -24,22 +31,23 @@ COPY export export
 COPY training training
 COPY cli cli
 COPY models models
-RUN /opt/uv/bin/uv build --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir /dist
+RUN /opt/uv/bin/uv build --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir /dist \
+ && /opt/uv/bin/uv pip install --no-deps --no-index --find-links /dist --prefix /opt/project deepfake-detect \
+ && rm -f /opt/project/.lock
 
-# Dependencies before the project, so that a change of code leaves their layer in the cache.
-FROM builder AS builder-cpu
+FROM builder AS dependencies-cpu
 COPY requirements/cpu.lock requirements/cpu.lock
-RUN /opt/uv/bin/uv pip sync --require-hashes requirements/cpu.lock
-RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/uv/bin/uv pip install --no-deps /dist/*.whl
+RUN /opt/uv/bin/uv pip sync --require-hashes requirements/cpu.lock \
+ && sh requirements/prune.sh /opt/venv
 
-FROM builder AS builder-gpu
+FROM builder AS dependencies-gpu
 COPY requirements/gpu.lock requirements/gpu.lock
-RUN /opt/uv/bin/uv pip sync --require-hashes requirements/gpu.lock
-RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    /opt/uv/bin/uv pip install --no-deps /dist/*.whl
+RUN /opt/uv/bin/uv pip sync --require-hashes requirements/gpu.lock \
+ && sh requirements/prune.sh /opt/venv
 
-FROM python:3.11-slim-bookworm AS runtime
+FROM base AS runtime
+# The day of useradd's entry, among others; `docker build --build-arg SOURCE_DATE_EPOCH=...` sets it.
+ARG SOURCE_DATE_EPOCH
 LABEL org.opencontainers.image.title="deepfake-detect" \
       org.opencontainers.image.description="Says whether the faces in a video clip were manipulated." \
       org.opencontainers.image.licenses="MIT" \
@@ -47,8 +55,8 @@ LABEL org.opencontainers.image.title="deepfake-detect" \
 # tini as the first process reaps what a killed decoder leaves behind and passes signals on.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini=0.19.0-1* \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin detector
+ && useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp --shell /usr/sbin/nologin detector \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/cache/debconf/*-old /var/log/apt /var/log/*.log
 # ONNX Runtime's official builds report to Microsoft unless they are told not to before they load.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
@@ -67,12 +75,15 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
 ENTRYPOINT ["tini", "--", "deepfake-detect"]
 CMD ["serve"]
 
+# Dependencies before the project, so that a change of code leaves their layer as it is, also in registries and on nodes.
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     DETECTOR_PROVIDER=require
-COPY --from=builder-gpu /opt/venv /opt/venv
+COPY --from=dependencies-gpu /opt/venv /opt/venv
+COPY --from=project /opt/project /opt/venv
 
 FROM runtime AS cpu
 ENV DETECTOR_PROVIDER=cpu
-COPY --from=builder-cpu /opt/venv /opt/venv
+COPY --from=dependencies-cpu /opt/venv /opt/venv
+COPY --from=project /opt/project /opt/venv

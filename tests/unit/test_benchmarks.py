@@ -537,6 +537,18 @@ def results() -> dict[str, dict]:
                 )
             ],
         },
+        "cost": {
+            "clients": 4,
+            "cores": 2,
+            "clips": [
+                {
+                    **{"seconds": 10, "faces": faces, "width": 1280, "height": 720, "bytes": 2_000_000},
+                    **{"frames_decoded": 250, "frames_used": 24},
+                    "rounds": [{"cpu_s_per_request": faces * 0.9, "requests_per_s": 2.0 / faces}] * 3,
+                }
+                for faces in (1, 3)
+            ],
+        },
         "ancestor": {
             "own_cpu_s": [0.5, 0.6, 0.7],
             "wanted_faces": 150,
@@ -638,7 +650,7 @@ def test_an_ancestor_that_was_stopped_early_is_not_compared():
 
 
 def test_parts_are_kept_side_by_side_and_the_document_stays_whole(tmp_path, bench):
-    for part in (Part.limit, Part.growth, Part.peers, Part.sparse, Part.ancestor):
+    for part in (Part.limit, Part.growth, Part.cost, Part.peers, Part.sparse, Part.ancestor):
         keep(part, bench, results()[part.value], tmp_path)
         write(tmp_path)
     folder = tmp_path / "benchmarks"

@@ -19,11 +19,12 @@ from pipeline.decode import open_clip
 from pipeline.media import NAMES, Limits, sniff
 from reliability import formats, tree
 from reliability.__main__ import TRIALS, Part, keep
+from reliability.balancer import GIVES_UP, TRIES_AGAIN, configuration
 from reliability.cases import BYTES, MULTIPART, Cases
 from reliability.forms import FORMS, form
 from reliability.judging import ALLOWED_BYTES, Record, fault, grown, problem_in, retry_after
 from reliability.lab import FULL, QUICK, Lab, Log, read_log, settled
-from reliability.parts import fuzz, overload, rolling, schema, soak
+from reliability.parts import fuzz, overload, replicas, schema, soak
 from reliability.report import SECTIONS, read, render, write
 from reliability.seeds import PICTURES, make
 from reliability.tree import Node
@@ -455,6 +456,42 @@ def test_findings_are_sorted_by_their_operation():
     }
 
 
+def served(name, fake=0.5):
+    body = json.dumps({"probabilities": {"fake": fake}}).encode()
+    return Reply(200, {"x-served-by": name}, body)
+
+
+ASKED = replicas.Asked(Reply(502), Reply(200))
+
+
+def test_replicas_that_answer_are_counted_and_held_against_each_other():
+    found = replicas.answered([[served("r1"), served("r2", 0.6), served("r2")], [served("r1"), Reply(503)]])
+    assert found["by_replica"] == {"": 1, "r1": 2, "r2": 2}
+    assert (found["requests"], found["followed"], found["moved"], found["answered"]) == (5, 3, 2, 4)
+    assert found["apart"] == pytest.approx(0.1)
+
+
+def test_a_clip_that_is_sent_again_is_lost_only_at_first():
+    found = replicas.lost(
+        [ASKED, replicas.Asked(Reply(200), Reply(200)), replicas.Asked(Reply(503), Reply(0))]
+    )
+    assert (found["clips"], found["failed_at_first"], found["failed_in_the_end"]) == (3, 2, 1)
+    assert found["failures"] == {"status 502": 1, "status 503": 1}
+
+
+def test_a_balancer_knows_every_replica_and_what_to_do_without_one():
+    text = configuration(1, [11, 12, 13], GIVES_UP, "leastconn")
+    for words in (
+        "bind 127.0.0.1:1\n",
+        "server r3 127.0.0.1:13\n",
+        "balance leastconn",
+        "retries 0",
+        "x-served-by %s",
+    ):
+        assert words in text
+    assert "option redispatch 1" in configuration(1, [11], TRIES_AGAIN)
+
+
 def results():
     records = [record(number=n, kind=k) for n, k in enumerate(("gif", "png", "multipart"))]
     log = Log({}, {"ValueError: x": ("case-3", 2)})
@@ -517,6 +554,31 @@ def results():
                 }
             ],
         },
+        "replicas": {
+            **{"version": "3.0", "balance": "leastconn", "clients": 8, "cores": 2, "threads_each": 1},
+            "clip": {"seconds": 5, "height": 360, "bytes": 100},
+            "rounds": [
+                {
+                    name: {
+                        "requests_per_s": rate * round_,
+                        "latency_s": [1.0, 2.0],
+                        "cpu_s_per_request": 0.4,
+                        "balancer_cpu_s_per_request": 0.002 * (name != "one replica"),
+                    }
+                    for name, rate in (("one replica", 4.0), ("2 replicas, balancer", 3.0))
+                }
+                for round_ in (1.0, 2.0)
+            ],
+            "memory_bytes": {"one replica": 2**29, "2 replicas, balancer": 2**30},
+            "answers": replicas.answered([[served("r1"), served("r2", 0.6), served("r2")]]),
+            **{"share": 0.6, "rate": 2.4, "tries": 3},
+            "kills": [
+                {
+                    **{"balancer": "tries again", "kills": 3, "left_processes": 0},
+                    **replicas.lost([ASKED] * 3 + [replicas.Asked(Reply(200), Reply(200))] * 17),
+                }
+            ],
+        },
     }
 
 
@@ -537,6 +599,9 @@ def test_the_document_is_rendered_from_what_was_kept(lab, tmp_path):
         "seed 1",
         "| tries again | 9 | 1 target none: missed | status 503 1 |",
         "1.5 minutes at 1.9 requests/s",
+        "| 2 replicas, balancer | 4.50 (3.00 to 6.00) | 0.75 (0.75 to 0.75) |",
+        "| tries again | 20 | 3 (15.0%) | 0 target none: met | status 502 3 | 0 |",
+        "1 of 2 that followed another one",
     ):
         assert words in text
     assert "Not tried yet" not in text
@@ -551,9 +616,10 @@ def test_failures_are_shown_and_what_was_not_tried_is_told(lab, tmp_path):
     assert text.count("Not tried yet.") == len(SECTIONS) - 1
 
 
-def test_what_is_not_installed_is_skipped(lab, monkeypatch, tmp_path):
+@pytest.mark.parametrize("part", [Part.rolling, Part.replicas])
+def test_what_is_not_installed_is_skipped(part, lab, monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    keep(Part.rolling, lab, rolling.measure(lab), tmp_path)
+    keep(part, lab, TRIALS[part](lab), tmp_path)
     assert "Skipped: haproxy is not installed." in render(read(tmp_path / "reliability"))
 
 

@@ -179,8 +179,8 @@ def _cost(r: Json) -> list[str]:
     return [
         f"CPU seconds of all processes of the service, {r['clients']} clients in a closed loop on "
         f"{r['cores']} cores; a face-second is the same by the faces and the seconds of the clip. A longer "
-        "clip costs no more samples: the plan looks at as many frames as in a short one. Busy is the share of "
-        "the cores that the service took.",
+        "clip costs no more samples: the plan looks at as many frames as in a short one. Busy is the share "
+        "of the cores that the service took.",
         table(["Clip", "CPU a clip", "CPU a face-second", "Clips/s", "Busy", "Frames used"], rows),
     ]
 

@@ -60,6 +60,8 @@ def main(
     """Load a service. Leaves with 1 when a threshold was missed or a scenario could not be run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the server ends with us
     wanted = [_scenario(name) for name in scenarios or SCENARIOS]
+    if host is not None and publish is not None:
+        raise typer.BadParameter("--publish tells of this machine, so that it can not go with --host")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="loadtests-") as name:
         folder = Path(name)
@@ -98,25 +100,31 @@ def run(scenario: Scenario, url: str, out: Path, scale: float) -> Json:
     err.print(f"{scenario.name}: {scenario.what}")
     to = (out / f"{scenario.name}.json").resolve()
     to.unlink(missing_ok=True)
-    files = ["--html", str(out / f"{scenario.name}.html"), "--csv", str(out / scenario.name)]
+    stem = str((out / scenario.name).resolve())
+    files = ["--html", f"{stem}.html", "--csv", stem]
     own = {SCENARIO: scenario.name, SCALE: str(scale), RESULTS: str(to)}
     inherited = {k: v for k, v in os.environ.items() if k.startswith("DETECTOR_LOAD_")}
+    command = [
+        *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests/locustfile.py")),
+        *("--headless", "--only-summary", "--csv-full-history", "--host", url),
+        *("--stop-timeout", str(FINISH_S), *files),
+    ]
+    most_s = PREPARE_S + scale * sum(s for s, _ in scenario.stages) + FINISH_S
     with (out / f"{scenario.name}.log").open("w", encoding="utf-8") as log:
-        ended = subprocess.run(
-            [
-                *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests/locustfile.py")),
-                *("--headless", "--only-summary", "--csv-full-history", "--host", url),
-                *("--stop-timeout", str(FINISH_S), *map(str, files)),
-            ],
-            cwd=ROOT,
-            env=clean() | inherited | own,
-            stdout=log,
-            stderr=log,
-            timeout=PREPARE_S + scale * sum(s for s, _ in scenario.stages) + FINISH_S,
-            check=False,
-        )
+        try:
+            code = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=clean() | inherited | own,
+                stdout=log,
+                stderr=log,
+                timeout=most_s,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired as e:
+            raise LoadError(f"{scenario.name} did not end within {most_s:g} s: see {log.name}") from e
     if not to.is_file():
-        raise LoadError(f"{scenario.name} ended with {ended.returncode}: see {log.name}")
+        raise LoadError(f"{scenario.name} ended with {code}: see {log.name}")
     found: Json = json.loads(to.read_text(encoding="utf-8"))
     return found
 

@@ -25,8 +25,11 @@ SIZES = {"small": (1.0, 320), "medium": (3.0, 496), "large": (8.0, 1280)}
 TRICKLE_S = 5.0
 """In which a slow client sends a clip."""
 TRICKLES = 50
+STALLING = "stalling"
 STALL_S = 20.0
 """For which a client stops in the middle of a clip."""
+RARELY = 0.1
+"""How often it does, for each time that another bad upload comes: it keeps its client busy for so long."""
 TOO_LARGE = 2**40
 """Bytes that are announced where a clip is too large, whatever the limit."""
 MOST_SENT = 64 * 2**20
@@ -77,9 +80,10 @@ def trickled() -> Upload:
 
 def hostile(draw: Random) -> Upload:
     """One of all that a service should refuse, or one that was tampered with at random."""
-    bodies = refused()
-    number = draw.randrange(len(bodies) + 1)
-    return bodies[number] if number < len(bodies) else tampered(draw)
+    bodies = (*refused(), None)
+    weights = [RARELY if each is not None and each.kind == STALLING else 1.0 for each in bodies]
+    (chosen,) = draw.choices(bodies, weights)
+    return tampered(draw) if chosen is None else chosen
 
 
 def tampered(draw: Random) -> Upload:
@@ -112,7 +116,7 @@ def refused() -> tuple[Upload, ...]:
         no("wrong field", kind, other + end),
         no("two clips", kind, part(clip) * 2 + end),
         no("too large", "video/mp4", lambda: Endless(clip, claimed=TOO_LARGE, most=MOST_SENT)),
-        Upload("stalling", kind, lambda: Stalling(sound, STALL_S), Wanted.either),
+        Upload(STALLING, kind, lambda: Stalling(sound, STALL_S), Wanted.either),
         Upload("leaving", kind, lambda: Leaving(sound), Wanted.nothing),
     )
 

@@ -17,6 +17,8 @@ DETECT = "/v1/detect"
 SHED = f"{DETECT} (turned away)"
 KEY = "DETECTOR_LOAD_API_KEY"
 KEY_HEADER = "X-API-Key"
+BETWEEN_S = 0.25
+"""Between two bad uploads of one client: most are refused within milliseconds."""
 TIMEOUT_S = (10, 300)
 """To connect, and between two pieces of an answer."""
 
@@ -113,6 +115,8 @@ class Mixed(Client):
 
 class Hostile(Client):
     """What should be refused."""
+
+    wait_time = constant(BETWEEN_S)
 
     @classmethod
     def prepare(cls) -> None:

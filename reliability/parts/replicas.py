@@ -78,7 +78,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     with ExitStack() as stack:
         setups = _setups(stack, lab, program, cores, share)
         rounds = _rounds(setups, clip, lab)
-        answers = asyncio.run(_who_answers(detect(setups[-1].front, clip)))
+        answers = asyncio.run(who_answers(detect(setups[-1].front, clip)))
         memory = {s.name: sum(memory_bytes(r.pid) for r in s.replicas) for s in setups}
     rate = SHARE * float(rounds[-1][setups[-1].name]["requests_per_s"])
     return {
@@ -155,7 +155,7 @@ def _loaded(setup: Setup, call: Call) -> dict[str, Any]:
     }
 
 
-async def _who_answers(call: Call) -> dict[str, Any]:
+async def who_answers(call: Call) -> dict[str, Any]:
     """Each client sends some requests over one connection: who answers them, and do they agree?"""
 
     async def client() -> list[Reply]:
@@ -195,11 +195,11 @@ def _kills(lab: Lab, program: str, clip: Path, *, how: str, share: int, rate: fl
         count = 1 if lab.bench.quick else KILLS
         call = detect(front, clip)
         draw = random.Random(f"{lab.seed}/replicas")
-        asked, left = asyncio.run(_under_load(call, replicas, servers, rate=rate, kills=count, draw=draw))
+        asked, left = asyncio.run(under_load(call, replicas, servers, rate=rate, kills=count, draw=draw))
     return {"balancer": how, "kills": count, "left_processes": left, **lost(asked)}
 
 
-async def _under_load(
+async def under_load(
     call: Call,
     replicas: list[Replica],
     servers: list[Server],

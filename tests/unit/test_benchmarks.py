@@ -18,9 +18,10 @@ from benchmarks import stages as stages_module
 from benchmarks.__main__ import Part, keep
 from benchmarks.bench import FULL, QUICK, Bench, BenchError, open_model, prepared
 from benchmarks.clips import Clips, _film, _repeat
-from benchmarks.figures import growth, limit, number, peers, sparse
+from benchmarks.figures import cost, growth, limit, number, peers, sparse
 from benchmarks.load import Call, Load, LoadFailed, Sent, closed_loop, multipart, raw
 from benchmarks.parts import ancestor as ancestor_part
+from benchmarks.parts import cost as cost_part
 from benchmarks.parts import peers as peers_part
 from benchmarks.parts import sparse as sparse_part
 from benchmarks.parts.sparse import Found, compared, found, matched
@@ -454,6 +455,45 @@ def test_few_clips_of_a_table_are_spread_over_it(bench, tmp_path):
     table.write_text("file\n" + "".join(f"{k}.mp4\n" for k in range(10)))
     chosen = sparse_part.chosen(replace(bench, corpus=table, counts=replace(QUICK, sparse_clips=3)))
     assert chosen == [tmp_path / f"{k}.mp4" for k in (0, 3, 6)]
+
+
+# Cost
+
+
+@pytest.fixture
+def short(monkeypatch, bench, tmp_path):
+    """The clips of `cost`, but short."""
+    write_sample(tmp_path / "master.mp4", seconds=2.0, size=1280)
+    monkeypatch.setattr(cost_part, "SHORT_S", 1)
+    monkeypatch.setattr(cost_part, "LONG_S", 2)
+    return replace(bench, quick=True)
+
+
+def test_a_clip_costs_cpu_time_by_its_faces_and_seconds(short):
+    found = cost_part.measure(short)
+    assert [(c["seconds"], c["faces"], c["width"], c["height"]) for c in found["clips"]] == [
+        (1, 1, 1280, 720),
+        (2, 1, 1280, 720),
+        (1, 3, 960, 960),
+    ]
+    assert all(one["requests"] == cost_part.REQUESTS for c in found["clips"] for one in c["rounds"])
+    assert all(c.cpu.median > 0 for c in cost(found))
+
+
+def test_faces_that_are_not_found_can_not_be_paid_for(short, monkeypatch):
+    monkeypatch.setattr(cost_part, "FACES", 2)
+    monkeypatch.setattr(
+        cost_part, "write_sample", lambda path, **given: write_sample(path, **given | {"faces": 1})
+    )
+    with pytest.raises(BenchError, match="1 of 2 faces were found"):
+        cost_part.measure(short)
+
+
+def test_a_face_second_is_a_part_of_a_clip():
+    one, three = cost(results()["cost"])
+    assert one.cpu.median == 0.9
+    assert one.per_face_second.median == three.per_face_second.median == pytest.approx(0.09)
+    assert one.busy.median == pytest.approx(0.9)
 
 
 # The document

@@ -124,7 +124,7 @@ def test_hostile_uploads_are_what_they_say():
 
 def test_all_hostile_uploads_come_up_and_some_that_were_tampered_with():
     draw = Random(0)
-    kinds = {uploads.hostile(draw).kind for _ in range(300)}
+    kinds = {uploads.hostile(draw).kind for _ in range(1500)}
     assert kinds == {u.kind for u in uploads.refused()} | {"tampered"}
 
 

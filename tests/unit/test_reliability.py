@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import random
 import re
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,12 @@ from benchmarks.bench import FULL as BENCH_FULL
 from benchmarks.bench import Bench, BenchError, open_model
 from benchmarks.clips import Clips
 from benchmarks.load import Call
-from benchmarks.servers import free_port
+from benchmarks.servers import free_port, running
 from pipeline.decode import open_clip
 from pipeline.media import NAMES, Limits, sniff
 from reliability import formats, tree
 from reliability.__main__ import TRIALS, Part, keep
-from reliability.balancer import GIVES_UP, TRIES_AGAIN, configuration
+from reliability.balancer import GIVES_UP, TRIES_AGAIN, balanced, configuration, installed
 from reliability.cases import BYTES, MULTIPART, Cases
 from reliability.forms import FORMS, form
 from reliability.judging import ALLOWED_BYTES, Record, fault, grown, problem_in, retry_after
@@ -490,6 +493,82 @@ def test_a_balancer_knows_every_replica_and_what_to_do_without_one():
     ):
         assert words in text
     assert "option redispatch 1" in configuration(1, [11], TRIES_AGAIN)
+
+
+SERVER = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def say(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = json.dumps({"probabilities": {"fake": 0.5}}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = say
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Answering:
+    """A replica that answers without looking at anything."""
+
+    def __init__(self, folder):
+        self.port, self.starts = free_port(), 0
+        self._folder, self._running = folder, ExitStack()
+
+    def start(self):
+        self.starts += 1
+        command = [sys.executable, "-c", SERVER, str(self.port)]
+        return self._running.enter_context(
+            running(command, os.environ, port=self.port, ready="/readyz", folder=self._folder)
+        )
+
+    def stop(self):
+        self._running.close()
+
+
+@pytest.fixture
+def behind_haproxy(tmp_path):
+    """Two replicas behind a real balancer that tries again: it, the replicas and their servers."""
+    program = installed()
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    ours = [Answering(tmp_path) for _ in range(2)]
+    with ExitStack() as stack:
+        for replica in ours:
+            stack.callback(replica.stop)
+        servers = [replica.start() for replica in ours]
+        ports = [replica.port for replica in ours]
+        yield stack.enter_context(balanced(program, tmp_path, ports, TRIES_AGAIN)), ours, servers
+
+
+def test_a_real_balancer_ties_no_client_to_a_replica(behind_haproxy):
+    front, _, _ = behind_haproxy
+    found = asyncio.run(replicas.who_answers(Call(f"{front.url}/v1/detect", {}, b"x")))
+    assert set(found["by_replica"]) == {"r1", "r2"}
+    assert found["answered"] == found["requests"] == 8 * replicas.IN_A_ROW
+    assert found["moved"] > 0
+    assert found["apart"] == 0.0
+
+
+def test_a_replica_that_is_killed_is_started_anew_and_its_clips_are_sent_again(behind_haproxy, monkeypatch):
+    monkeypatch.setattr(replicas, "CALM_S", 1.0)
+    monkeypatch.setattr(replicas, "DOWN_S", 1.0)
+    front, ours, servers = behind_haproxy
+    first = servers[0].pid
+    call = Call(f"{front.url}/v1/detect", {}, b"x" * 1000)
+    draw = random.Random(1)
+    asked, left = asyncio.run(replicas.under_load(call, ours, servers, rate=20.0, kills=1, draw=draw))
+    assert [replica.starts for replica in ours] == [2, 1]
+    assert servers[0].pid != first
+    assert left == 0
+    found = replicas.lost(asked)
+    assert found["clips"] > 20
+    assert found["failed_in_the_end"] == 0
 
 
 def results():

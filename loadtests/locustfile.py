@@ -51,18 +51,19 @@ recorder = Recorder()
 events.request.add_listener(recorder)
 
 
-@events.test_start.add_listener  # type: ignore[untyped-decorator]
+@events.test_start.add_listener
 def prepare(environment: Environment, **_: Any) -> None:
     """Make what is sent, and send it alone, before the clock runs."""
     for each in CREW:
         USERS[each.user].prepare()
     if CHOSEN is not None:
         recorder.alone_s = measured_alone(str(environment.host), CHOSEN.alone)
+    if environment.shape_class is not None:
         environment.shape_class.reset_time()
     recorder.begun = time.time()
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]
+@events.quitting.add_listener
 def conclude(environment: Environment, **_: Any) -> None:
     """Judge the run, and choose the exit code."""
     run = Run(recorder.samples, STAGES, recorder.alone_s)

@@ -1,6 +1,7 @@
 """`python -m loadtests.scaling`: docs/scaling.md, computed from what was measured."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ def render(
     found: dict[str, Json], headroom: float = HEADROOM, price_ratios: tuple[float, ...] = PRICE_RATIOS
 ) -> str:
     """The document in Markdown; what was not measured says so."""
-    sections = {
+    sections: dict[str, Callable[[], list[str]]] = {
         "What a clip costs": lambda: _costs(found),
         "How many replicas": lambda: _replicas(found, headroom),
         "What saturates first": lambda: _saturation(found),

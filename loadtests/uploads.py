@@ -74,8 +74,8 @@ def trickled() -> Upload:
     sent = plain()
     assert isinstance(sent.body, bytes)
     body = sent.body
-    pace = {"piece": len(body) // TRICKLES + 1, "pause_s": TRICKLE_S / TRICKLES}
-    return Upload("slow", sent.content_type, lambda: Stream(body, **pace))
+    piece = len(body) // TRICKLES + 1
+    return Upload("slow", sent.content_type, lambda: Stream(body, piece=piece, pause_s=TRICKLE_S / TRICKLES))
 
 
 def hostile(draw: Random) -> Upload:

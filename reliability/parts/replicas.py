@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,7 @@ async def under_load(
             family = [p.pid for p in tree(servers[number].pid)]
             os.kill(servers[number].pid, signal.SIGKILL)
             await asyncio.sleep(DOWN_S)
-            left += await asyncio.to_thread(settled, lambda own=family: _alive(own), 0)
+            left += await asyncio.to_thread(settled, partial(_alive, family), 0)
             await asyncio.to_thread(replicas[number].stop)
             servers[number] = await asyncio.to_thread(replicas[number].start)
         await asyncio.sleep(CALM_S)

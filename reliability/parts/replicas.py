@@ -37,7 +37,7 @@ CLIP_S, CLIP_HEIGHT = 5, 360
 REPLICAS = 2
 BALANCE = "leastconn"
 """Clips take unequally long, so that turns alone would fill one replica while another idles."""
-ROUNDS, REQUESTS = 3, 48
+ROUNDS, REQUESTS = 3, 32
 IN_A_ROW = 4
 """Requests that follow each other on one connection, to see which replica answers each."""
 SHARE = 0.6

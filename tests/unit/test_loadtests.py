@@ -118,7 +118,7 @@ def test_hostile_uploads_are_what_they_say(monkeypatch):
     assert {k for k, u in by_kind.items() if u.wanted is not Wanted.refusal} == {"stalling", "leaving"}
     with Image.open(io.BytesIO(by_kind["huge picture"].body)) as picture:
         assert picture.size == (16_000, 16_000)
-    assert sniff(by_kind["truncated"].body) == sniff(by_kind["noise for frames"].body) == "mp4"
+    assert sniff(by_kind["truncated"].body) == sniff(by_kind["noise for frames"].body) == "mov"
     assert len(by_kind["too large"].body()) == 2**40
     assert len(by_kind["half a form"].body) < len(by_kind["two clips"].body)
 

@@ -19,8 +19,9 @@ from benchmarks.clips import Clips
 from benchmarks.servers import clean, service
 from benchmarks.summary import as_json
 from loadtests.plots import draw_ramp
-from loadtests.results import RESULTS, SCALE, SCENARIO, missed, summary, thresholds
+from loadtests.results import RESULTS, SCALE, SCENARIO
 from loadtests.scenarios import SCENARIOS, Scenario
+from loadtests.tables import missed, summary, thresholds
 from pipeline.errors import DetectError
 from training.provenance import revision
 

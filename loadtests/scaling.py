@@ -11,7 +11,7 @@ from benchmarks.figures import ClipCost, cost, limit, number
 from benchmarks.report import basis
 from benchmarks.stages import SHARED, STAGES
 from loadtests.arithmetic import Replica, balancer_seconds, replica, split
-from loadtests.results import summary, thresholds
+from loadtests.tables import summary, thresholds
 from training.report import table
 
 Json = dict[str, Any]

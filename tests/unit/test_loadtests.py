@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.figures import ClipCost
 from benchmarks.summary import Spread
-from loadtests import arithmetic, record, results, scaling, streams, uploads
+from loadtests import arithmetic, record, results, scaling, streams, tables, uploads
 from loadtests import thresholds as t
 from loadtests.__main__ import report
 from loadtests.judging import Judgement, Outcome, Wanted, judge
@@ -254,11 +254,11 @@ def test_results_tell_of_every_kind_and_of_every_threshold():
     assert found["kinds"]["x"] == {"requests": 1, "outcomes": {"failed": 1}}
     assert found["p95_s"] == 0.5
     assert len(found["checks"]) == len(SCENARIOS["ramp"].thresholds)
-    assert [c.name for c in results.missed([found])] == ["failed requests", "rate in the last stage"]
+    assert [c.name for c in tables.missed([found])] == ["failed requests", "rate in the last stage"]
     assert json.loads(json.dumps(found)) == found
-    assert "| ramp | 2 | 11 | 10 | 0.50 | 0 | 1 | 0.50 s, 0.50 s |" in results.summary([found])
+    assert "| ramp | 2 | 11 | 10 | 0.50 | 0 | 1 | 0.50 s, 0.50 s |" in tables.summary([found])
     assert "| ramp | failed requests | 1 of 11 (1 x x: status 500: x) | none | **missed** |" in (
-        results.thresholds([found])
+        tables.thresholds([found])
     )
 
 
@@ -267,7 +267,7 @@ def test_a_report_has_tables_and_a_picture_of_the_ramp(tmp_path, capsys):
     assert (tmp_path / "ramp.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "report.md").read_text()
     assert "ramp.png" in text
-    assert results.summary([ramp()]) in text
+    assert tables.summary([ramp()]) in text
     assert capsys.readouterr().out in text
 
 

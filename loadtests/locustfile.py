@@ -51,15 +51,18 @@ recorder = Recorder()
 events.request.add_listener(recorder)
 
 
-@events.test_start.add_listener
+@events.init.add_listener
 def prepare(environment: Environment, **_: Any) -> None:
-    """Make what is sent, and send it alone, before the clock runs."""
+    """Make what is sent, and send it alone. Not when the test starts: then the clock of its stages runs."""
     for each in CREW:
         USERS[each.user].prepare()
     if CHOSEN is not None:
         recorder.alone_s = measured_alone(str(environment.host), CHOSEN.alone)
-    if environment.shape_class is not None:
-        environment.shape_class.reset_time()
+
+
+@events.test_start.add_listener
+def begin(**_: Any) -> None:
+    """The clock runs."""
     recorder.begun = time.time()
 
 

@@ -1,12 +1,16 @@
 """The command line: exit codes, lines for programs, tables for people, and no traceback."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -44,6 +48,7 @@ VERDICTS = {
     "manipulated": (0.0, 0.01),
     "uncertain": (0.0, 1.0),
 }
+MAIN = "from cli.main import main; main()"
 CODES = {"authentic": 0, "manipulated": 1, "uncertain": 2}
 
 
@@ -183,6 +188,54 @@ def test_without_its_client_a_service_can_not_be_asked(media, capsys, monkeypatc
     code, _, err = run("scan", "--server", "http://127.0.0.1:1", media / "face.mp4", capsys=capsys)
     assert code == 3
     assert "scan --server needs deepfake_detect_client: `make client`" in err
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl"])
+def test_a_bar_on_the_terminal_takes_nothing_from_a_file(media, models, form):
+    models(thresholds=VERDICTS["authentic"])
+    ours, terminal = pty.openpty()
+    scanning = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "scan", "--format", form, media / "face.mp4", media / "plain.mp4"],
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
+    os.close(terminal)
+    with ThreadPoolExecutor(1) as pool:
+        bar = pool.submit(drained, ours)
+        out, _ = scanning.communicate()
+    os.close(ours)
+    assert out.count("face.mp4") == out.count("plain.mp4") == 1
+    assert "\x1b" not in out
+    assert "2 of 2  plain.mp4" in bar.result()
+
+
+def drained(terminal: int) -> str:
+    """What was shown on a terminal until all programs on it ended."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    return shown.decode()
+
+
+def test_a_terminal_shows_findings_above_the_bar(media, models):
+    models(thresholds=VERDICTS["manipulated"])
+    ours, terminal = pty.openpty()
+    scanning = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "scan", media / "face.mp4", media / "plain.mp4"],
+        env={k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = drained(ours)
+    os.close(ours)
+    assert scanning.wait() == 1
+    assert "\x1b[1;31mmanipulated" in shown
+    assert "\x1b[31m" in shown
+    assert "2 files: 1 manipulated, 1 not applicable" in shown
 
 
 def test_a_file_name_is_never_markup(models, capsys, tmp_path):

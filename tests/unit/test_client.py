@@ -245,13 +245,15 @@ def ask(request):
     return lambda *args, **given: asyncio.run(asynchronous(*args, **given))
 
 
-@pytest.mark.parametrize("form", ["bytes", "path", "string", "file"])
+@pytest.mark.parametrize("form", ["bytes", "view", "path", "string", "file"])
 def test_a_clip_is_sent_whole_in_whatever_form_it_is_given(ask, tmp_path, form):
     path = tmp_path / "clip.mp4"
     path.write_bytes(CLIP)
     script = Scripted([fine])
     with path.open("rb") as file:
-        source = {"bytes": CLIP, "path": path, "string": str(path), "file": file}[form]
+        source = {"bytes": CLIP, "view": memoryview(CLIP), "path": path, "string": str(path), "file": file}[
+            form
+        ]
         answer = ask(script, "detect", source)
         assert not file.closed
     (sent,) = script.requests
@@ -364,14 +366,15 @@ def test_a_broken_connection_is_tried_again_with_the_whole_clip(ask, waits, erro
 def test_no_attempt_comes_before_the_time_that_the_service_names(ask, waits):
     soon = email.utils.formatdate(time.time() + 60, usegmt=True)
     limited = refused(429, "rate-limited", **{"retry-after": "5"})
-    script = Scripted([busy(3), limited, busy(soon), httpx.Response(502), fine])
+    script = Scripted([busy(3), limited, busy(soon), httpx.Response(502), busy(0), fine])
     ask(script, "detect", CLIP)
-    assert len(waits) == 4
+    assert len(waits) == 5
     assert 3 <= waits[0] <= 3.75
     assert 5 <= waits[1] <= 6.25
     assert 55 <= waits[2] <= 75
     assert 2 <= waits[3] <= 4
-    assert [r.content for r in script.requests] == [CLIP] * 5
+    assert 0.5 <= waits[4] <= 0.625
+    assert [r.content for r in script.requests] == [CLIP] * 6
 
 
 def test_waits_grow_and_are_spread(ask, waits):

@@ -67,7 +67,7 @@ class Attempts:
 
     def _wait_s(self, error: ClientError) -> float | None:
         if isinstance(error, RateLimited | Unavailable) and error.retry_after_s is not None:
-            return error.retry_after_s * random.uniform(1.0, 1.25)
+            return max(error.retry_after_s, self._retries.first_wait_s) * random.uniform(1.0, 1.25)
         if isinstance(error, RateLimited | Unavailable | Unreachable):
             doubled: float = self._retries.first_wait_s * 2 ** (self._made - 1)
             longest = min(self._retries.longest_wait_s, doubled)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A clip: the path of a file, its bytes, or a file that is open for reading bytes, from where it stands."""
 OnProgress = Callable[[int, int | None], object]
 """Told the bytes that were sent so far, and all that there are, None where that is not known."""
@@ -80,7 +80,7 @@ def opened(source: Source, on_progress: OnProgress | None = None) -> Iterator[Up
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as file:
             yield Upload(file, on_progress)
-    elif isinstance(source, bytes):
+    elif isinstance(source, bytes | bytearray | memoryview):
         yield Upload(io.BytesIO(source), on_progress)
     else:
         yield Upload(source, on_progress)

@@ -12,7 +12,7 @@ endif
 TORCH  ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test train-smoke lint format k8s-check image-check monitoring-check load bench fuzz soak reliability sbom audit
+.PHONY: help serve test train-smoke lint format k8s-check image-check monitoring-check load bench fuzz soak reliability sbom audit client
 .PHONY: docs lock clean
 
 help:  ## list what can be made
@@ -20,6 +20,8 @@ help:  ## list what can be made
 
 serve: $(VENV)/.serve  ## build what serving needs, then serve http://127.0.0.1:8000
 	@exec $(BIN)/deepfake-detect serve
+
+client: $(VENV)/.client  ## add what `deepfake-detect scan --server URL` needs
 
 test: lint  ## build everything, lint, check types and imports, run every test
 	$(BIN)/python -m pytest
@@ -94,9 +96,16 @@ $(VENV)/.serve: $(VENV)/.uv requirements/cpu.lock pyproject.toml
 	@$(UV) install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
+# The development set pins httpx as well, by its hash.
+$(VENV)/.client: $(VENV)/.serve requirements/dev.lock clients/python/pyproject.toml
+	@echo "installing the client of the service"
+	@$(UV) install --python $(BIN)/python --constraint requirements/dev.lock --editable clients/python
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock clients/python/pyproject.toml
 	@echo "installing the development environment"
 	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@$(UV) install --python $(BIN)/python --no-deps --editable clients/python
 	@sh scripts/install_torch.sh $(BIN)/python $(TORCH)
 	@touch $@
 

@@ -1,55 +1,123 @@
-"""`deepfake-detect scan`: answers without a server, the same as the service would give."""
+"""`deepfake-detect scan`: answers for people, from here without a server or from a service, both the same."""
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import AUTHENTIC, ERROR, MANIPULATED, UNDECIDED, err, out
+from cli.findings import CODES, Finding, Format, Sink, appending, sink_of, to_stdout
+from cli.output import AUTHENTIC, ERROR, MANIPULATED, UNDECIDED, err, fail, out
 
 if TYPE_CHECKING:
-    from pipeline.answer import Answer
     from service.settings import Settings
 
-Judge = Callable[[Path], "Answer"]
-CODES = {
-    "authentic": AUTHENTIC,
-    "manipulated": MANIPULATED,
-    "uncertain": UNDECIDED,
-    "not_applicable": UNDECIDED,
-}
-COLOURS = {"authentic": "green", "manipulated": "red", "uncertain": "yellow", "not_applicable": "dim"}
+Tell = Callable[[float], None]
+"""Told how much of one clip is done, 0 to 1."""
+Judge = Callable[[Path, Tell], dict[str, Any]]
 
 
-def scan(
-    files: Annotated[list[Path], typer.Argument(help="Clips or pictures.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: file and answer.")] = False,
+def scan(  # noqa: PLR0917 (typer's options)
+    paths: Annotated[list[Path], typer.Argument(help="Clips or pictures, folders of them, or patterns.")],
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="How findings are written; `table` is for people.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write, in the format that its ending says.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out: leave out what it holds of these very bytes.")
+    ] = False,
+    recursive: Annotated[bool, typer.Option(help="Look into folders below a folder.")] = True,
     model: Annotated[str | None, typer.Option(help="Bundle that judges; DETECTOR_MODEL.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Faces judged in a clip; DETECTOR_MAX_FACES.")] = None,
     explain: Annotated[bool, typer.Option(help="Say where on each face the evidence lies.")] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a service that judges instead; its key is read from DEEPFAKE_DETECT_API_KEY.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Judge clips here and now.
+    """Judge clips, one after the other.
 
     Exit code: 0 when all are authentic, 1 when any is manipulated, else 2 when any is uncertain or
-    not applicable; 3 when any can not be judged, whatever the others are.
+    not applicable; 3 when any can not be judged, whatever the others are. Interrupted: 130.
     """
+    from cli.files import media_files
+
+    form = Format.jsonl if as_json else form or _by_ending(target)
+    _check(form, target, resume)
+    files = media_files(paths, recursive=recursive)
+    if not files:
+        fail(f"no picture or video in {', '.join(map(str, paths))}")
+    judge, digest = _judge_of(server, model, max_faces, explain=explain)
+    known: list[str] = []
+    if target is not None and resume and target.exists():
+        from cli.resume import resume as go_on
+
+        files, known = go_on(target, form, files, digest)
+    codes = {CODES[verdict] for verdict in known}
+    for_people = form is Format.table or target is not None or not out.is_terminal
+    bar = _bar(len(files), visible=err.is_terminal and for_people)
+    with _sinks(form, target, Counter(known)) as sinks, bar as start:
+        for file in files:
+            finding = _finding(judge, file, start(file))
+            codes.add(finding.code)
+            for sink in sinks:
+                sink.add(finding)
+    sys.exit(_overall(codes))
+
+
+def _by_ending(target: Path | None) -> Format:
+    if target is None:
+        return Format.table
+    endings = {".json": Format.json, ".jsonl": Format.jsonl, ".ndjson": Format.jsonl, ".csv": Format.csv}
+    found = endings.get(target.suffix.lower())
+    if found is None:
+        fail(f"the ending of {target} says no format: give --format")
+    return found
+
+
+def _check(form: Format, target: Path | None, resume: bool) -> None:
+    """Refuse what can not be meant, before anything is written."""
+    if target is not None and form is Format.table:
+        fail("a table is for the terminal: --out takes json, jsonl or csv")
+    if resume and (target is None or form not in {Format.jsonl, Format.csv}):
+        fail("--resume needs --out with a file of jsonl or csv")
+    if target is not None and target.exists() and not resume:
+        fail(f"{target} is there already: --resume goes on with it")
+
+
+def _judge_of(
+    server: str | None, model: str | None, max_faces: int | None, *, explain: bool
+) -> tuple[Judge, str]:
+    """What judges, there or here, and the digest of its bundle."""
+    if server is not None:
+        from cli.remote import Remote
+
+        remote = Remote(server, model=model, max_faces=max_faces, explain=explain)
+        return remote.judge, remote.digest
     from service.settings import SettingsError, load_settings
 
     try:
         given = {"model": model, "max_faces": max_faces}
         settings = load_settings(**{k: v for k, v in given.items() if v is not None})
     except SettingsError as e:
-        err.print(f"deepfake-detect: {e}", markup=False, soft_wrap=True)
-        sys.exit(ERROR)
-    judge = _judge(settings, explain=explain)
-    sys.exit(_as_lines(files, judge) if as_json else _as_table(files, judge))
+        fail(str(e))
+    return _judge(settings, explain=explain)
 
 
-def _judge(settings: "Settings", *, explain: bool) -> Judge:
+def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
+    """What judges here, and the digest of its bundle."""
     from pipeline.bundle import default_bundle, open_bundle
     from pipeline.detect.registry import open_detector
     from pipeline.engine import Engine, score
@@ -66,7 +134,7 @@ def _judge(settings: "Settings", *, explain: bool) -> Judge:
     )
     limits = Limits(max_pixels=settings.max_pixels, max_duration_s=settings.max_duration_s)
 
-    def judge(file: Path) -> "Answer":
+    def judge(file: Path, _: Tell) -> dict[str, Any]:
         start = time.perf_counter()
         clip = prepare(
             file,
@@ -79,73 +147,82 @@ def _judge(settings: "Settings", *, explain: bool) -> Judge:
         timing = {k: clip.timing_ms.get(k, 0.0) for k in ("decode", "detect")}
         scores = score(engine, clip, timing)
         timing["total"] = (time.perf_counter() - start) * 1000
-        return decide(clip, scores, bundle, explain=explain, timing_ms=timing)
+        answer = decide(clip, scores, bundle, explain=explain, timing_ms=timing)
+        return answer.model_dump(mode="json")
 
-    return judge
-
-
-def _as_lines(files: list[Path], judge: Judge) -> int:
-    codes = []
-    for file in _with_progress(files):
-        answer, error = _try(judge, file)
-        codes.append(CODES[answer.verdict] if answer else ERROR)
-        line = {"file": str(file)} | (
-            {"answer": answer.model_dump(mode="json")} if answer else {"error": error}
-        )
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    return _overall(codes)
+    return judge, bundle.digest
 
 
-def _as_table(files: list[Path], judge: Judge) -> int:
-    from rich.table import Table
-    from rich.text import Text
+@contextmanager
+def _sinks(form: Format, target: Path | None, known: "Counter[str]") -> Iterator[list[Sink]]:
+    """Where findings go; closed also when the scan is interrupted.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("verdict", "fake", "faces", "seconds", "file", "why"):
-        table.add_column(
-            column, overflow="fold", justify="right" if column in {"fake", "faces", "seconds"} else "left"
-        )
-    codes = []
-    for file in _with_progress(files):
-        answer, error = _try(judge, file)
-        codes.append(CODES[answer.verdict] if answer else ERROR)
-        if answer is None:
-            table.add_row(Text("error", "bold red"), "", "", "", Text(str(file)), Text(error["detail"]))
-            continue
-        table.add_row(
-            Text(answer.verdict.replace("_", " "), COLOURS[answer.verdict]),
-            f"{answer.probabilities.fake:.2f}" if answer.probabilities else "-",
-            str(len(answer.faces)),
-            f"{answer.media.duration_s:.1f}",
-            Text(str(file)),
-            answer.summary,
-        )
-    out.print(table)
-    return _overall(codes)
+    While a file is written the table is shown as well, where there is somebody to see it.
+    """
+    from cli.table import Table
+
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        if form is Format.table or (target is not None and out.is_terminal):
+            sinks.append(Table(out, known))
+        if target is not None:
+            begun = target.exists()
+            sinks.append(sink_of(form, stack.enter_context(appending(target)), "utf-8", begun=begun))
+        elif form is not Format.table:
+            sinks.append(sink_of(form, to_stdout, sys.stdout.encoding or "utf-8"))
+        for sink in sinks:
+            stack.callback(sink.close)
+        yield sinks
 
 
-def _try(judge: Judge, file: Path) -> tuple["Answer | None", dict[str, str]]:
+def _finding(judge: Judge, file: Path, tell: Tell) -> Finding:
     """The answer, or what is wrong with the file in the words of its problem type."""
     from pipeline.errors import MediaError
 
+    size = mtime_ns = answer = error = None
     try:
-        return judge(file), {}
+        status = file.stat()
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+        answer = judge(file, tell)
     except MediaError as e:
-        return None, {"type": f"/problems/{e.problem}", "detail": str(e)}
+        error = {"type": f"/problems/{e.problem}", "detail": str(e)}
     except OSError as e:
-        return None, {"type": "about:blank", "detail": e.strerror or str(e)}
+        error = {"type": "about:blank", "detail": e.strerror or str(e)}
+    return Finding(str(file), size, mtime_ns, answer, error)
 
 
-def _overall(codes: list[int]) -> int:
+def _overall(codes: set[int]) -> int:
     """Errors outweigh everything; a manipulated clip outweighs an undecided one."""
     return next((code for code in (ERROR, MANIPULATED, UNDECIDED) if code in codes), AUTHENTIC)
 
 
-def _with_progress(files: list[Path]) -> Iterable[Path]:
-    """The files, with a bar on a terminal's standard error when there are several."""
-    from rich.progress import track
+@contextmanager
+def _bar(files: int, *, visible: bool) -> Iterator[Callable[[Path], Tell]]:
+    """A bar on a terminal's standard error. Gives what to call as a file is begun, and what to tell of it.
 
-    if len(files) < 2 or not err.is_terminal:
-        return files
-    return track(files, description="scanning", console=err, transient=True)
+    What people read meanwhile goes above it; what goes to a file or a pipe stays untouched.
+    """
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    from cli.table import shown
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    bar = Progress(
+        *columns, console=err, transient=True, disable=not visible, redirect_stdout=out.is_terminal
+    )
+    with bar:
+        task = bar.add_task("", total=files)
+        begun = 0
+
+        def start(file: Path) -> Tell:
+            nonlocal begun
+            before, begun = begun, begun + 1
+            bar.update(task, completed=before, description=f"{begun} of {files}  {shown(file.name)}")
+            return lambda share: bar.update(task, completed=before + share)
+
+        yield start

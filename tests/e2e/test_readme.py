@@ -50,7 +50,7 @@ def run(command: str, folder, url: str) -> subprocess.CompletedProcess:
     if words[0] == ".venv/bin/deepfake-detect":
         words = SELF + words[1:]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
-    environment["PYTHONPATH"] = str(ROOT)
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'clients' / 'python'}"
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -69,7 +69,7 @@ def test_the_first_minutes_of_a_newcomer(folder, url):
 
 
 def test_scanning_gives_what_serving_gives(folder, url):
-    table, lines = (c for c in COMMANDS if " scan " in c)
+    table, lines, *_ = (c for c in COMMANDS if " scan " in c)
     run(COMMANDS[1], folder, url)
     assert run(table, folder, url).returncode in {0, 1, 2}
     answer = json.loads(run(lines, folder, url).stdout)["answer"]
@@ -78,6 +78,18 @@ def test_scanning_gives_what_serving_gives(folder, url):
     for name in ("id", "verdict", "media", "coverage", "model"):
         assert answer[name] == served_answer[name]
     assert answer["probabilities"]["fake"] == pytest.approx(served_answer["probabilities"]["fake"], abs=1e-5)
+
+
+def test_a_scan_of_a_folder_goes_on_and_leaves_the_judging_to_a_server(folder, url):
+    first, again, remote = (c for c in COMMANDS if " scan --out " in c or " --server " in c)
+    run(COMMANDS[1], folder, url)
+    codes = [run(first, folder, url).returncode]
+    held = (folder / "found.csv").read_bytes()
+    codes += [run(again, folder, url).returncode, run(remote, folder, url).returncode]
+    assert held.count(b"\n") == 2
+    assert (folder / "found.csv").read_bytes() == held
+    assert len(set(codes)) == 1
+    assert codes[0] in {0, 1, 2}
 
 
 def test_faces_that_are_cut_here_are_judged_there(folder, url):

@@ -1,9 +1,16 @@
 """The command line: exit codes, lines for programs, tables for people, and no traceback."""
 
+import contextlib
+import csv
 import hashlib
+import io
 import json
+import os
+import pty
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -41,6 +48,7 @@ VERDICTS = {
     "manipulated": (0.0, 0.01),
     "uncertain": (0.0, 1.0),
 }
+MAIN = "from cli.main import main; main()"
 CODES = {"authentic": 0, "manipulated": 1, "uncertain": 2}
 
 
@@ -91,6 +99,143 @@ def test_the_table_is_for_people(media, models, capsys, monkeypatch):
     assert "No sign of manipulation found in the one face" in out
     assert "no face was found" in out
     assert "not applicable" in out
+
+
+def test_folders_and_patterns_are_looked_into(media, models, capsys, tmp_path, monkeypatch):
+    models(thresholds=VERDICTS["authentic"])
+    deep = tmp_path / "clips" / "deep"
+    deep.mkdir(parents=True)
+    for name in ("b.mp4", "deep/a.mp4"):
+        shutil.copy(media / "face.mp4", tmp_path / "clips" / name)
+    (tmp_path / "clips" / "notes.txt").write_text("nothing to see")
+    monkeypatch.chdir(tmp_path)
+
+    def scanned(*words):
+        return [
+            json.loads(line)["file"] for line in run("scan", "--json", *words, capsys=capsys)[1].splitlines()
+        ]
+
+    assert scanned("clips") == ["clips/b.mp4", "clips/deep/a.mp4"]
+    assert scanned("--no-recursive", "clips") == ["clips/b.mp4"]
+    assert scanned("clips/**/a.mp4", "clips") == ["clips/deep/a.mp4", "clips/b.mp4"]
+
+
+def test_a_folder_without_media_is_an_error(models, capsys, tmp_path):
+    models()
+    code, out, err = run("scan", tmp_path, capsys=capsys)
+    assert (code, out, err) == (3, "", f"deepfake-detect: no picture or video in {tmp_path}\n")
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_json_is_one_document(media, models, capsys, tmp_path, to_file):
+    models(thresholds=VERDICTS["authentic"])
+    target = tmp_path / "found.json"
+    where = ("--out", target) if to_file else ("--format", "json")
+    _, out, _ = run("scan", *where, media / "face.mp4", media / "text.txt", capsys=capsys)
+    found = json.loads(target.read_text() if to_file else out)
+    assert [f["file"] for f in found] == [str(media / n) for n in ("face.mp4", "text.txt")]
+    assert found[0]["answer"]["verdict"] == "authentic"
+    assert found[1]["error"]["type"] == "/problems/unsupported-media"
+
+
+def test_csv_has_a_row_for_each_file(media, models, capsys):
+    models(thresholds=VERDICTS["manipulated"])
+    _, out, _ = run(
+        "scan", "--format", "csv", media / "face.mp4", media / "plain.mp4", "absent", capsys=capsys
+    )
+    face, plain, absent = csv.DictReader(io.StringIO(out))
+    assert (face["verdict"], face["faces"]) == ("manipulated", "1")
+    assert 0 < float(face["fake"]) < 1
+    assert float(face["duration_s"]) == 2.0
+    assert face["sha256"] == hashlib.sha256((media / "face.mp4").read_bytes()).hexdigest()
+    assert face["digest"].startswith("sha256:")
+    assert (plain["verdict"], plain["fake"]) == ("not_applicable", "")
+    assert (absent["verdict"], absent["error"]) == ("", "No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--out", "found.txt"), "give --format"),
+        (("--out", "found.csv", "--format", "table"), "for the terminal"),
+        (("--out", "held.csv"), "--resume goes on with it"),
+        (("--resume",), "--resume needs --out"),
+        (("--resume", "--out", "found.json"), "--resume needs --out"),
+        (("--resume", "--out", "held.csv"), "something else than the csv of a scan"),
+        (("--resume", "--out", "held.csv", "--json"), "something else than the jsonl of a scan"),
+    ],
+)
+def test_what_can_not_be_written_or_gone_on_with_is_one_line(
+    media, models, capsys, tmp_path, monkeypatch, words, complaint
+):
+    models()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held.csv").write_text("a,b\n1,2\n")
+    code, out, err = run("scan", *words, media / "plain.mp4", capsys=capsys)
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert complaint in err
+    assert (tmp_path / "held.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_the_service_is_one_that_can_be(media, capsys):
+    code, out, err = run("scan", "--server", "nowhere", media / "face.mp4", capsys=capsys)
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "no address of a service" in err
+
+
+def test_without_its_client_a_service_can_not_be_asked(media, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepfake_detect_client", None)
+    code, _, err = run("scan", "--server", "http://127.0.0.1:1", media / "face.mp4", capsys=capsys)
+    assert code == 3
+    assert "scan --server needs deepfake_detect_client: `make client`" in err
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl"])
+def test_a_bar_on_the_terminal_takes_nothing_from_a_file(media, models, form):
+    models(thresholds=VERDICTS["authentic"])
+    ours, terminal = pty.openpty()
+    scanning = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "scan", "--format", form, media / "face.mp4", media / "plain.mp4"],
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
+    os.close(terminal)
+    with ThreadPoolExecutor(1) as pool:
+        bar = pool.submit(drained, ours)
+        out, _ = scanning.communicate()
+    os.close(ours)
+    assert out.count("face.mp4") == out.count("plain.mp4") == 1
+    assert "\x1b" not in out
+    assert "2 of 2  plain.mp4" in bar.result()
+
+
+def drained(terminal: int) -> str:
+    """What was shown on a terminal until all programs on it ended."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    return shown.decode()
+
+
+def test_a_terminal_shows_findings_above_the_bar(media, models):
+    models(thresholds=VERDICTS["manipulated"])
+    ours, terminal = pty.openpty()
+    scanning = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "scan", media / "face.mp4", media / "plain.mp4"],
+        env={k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = drained(ours)
+    os.close(ours)
+    assert scanning.wait() == 1
+    assert "\x1b[1;31mmanipulated" in shown
+    assert "\x1b[31m" in shown
+    assert "2 files: 1 manipulated, 1 not applicable" in shown
 
 
 def test_a_file_name_is_never_markup(models, capsys, tmp_path):

@@ -1,0 +1,107 @@
+"""Findings for people: a verdict, a sentence, and for each face how it looked over time."""
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from cli.findings import Finding
+
+COLOURS = {"authentic": "green", "manipulated": "red", "uncertain": "yellow", "not_applicable": "dim"}
+BLOCKS = "▁▂▃▄▅▆▇█"
+DIGITS = "0123456789"
+"""Instead of blocks where the terminal has ASCII only: tenths."""
+MOST_MARKS = 32
+VERDICT_WIDTH = 16
+
+
+class Table:
+    """Prints each finding as it comes, and in the end how many there were of each kind.
+
+    before: how often an earlier scan came to each verdict.
+    """
+
+    def __init__(self, console: Console, before: "Counter[str] | None" = None) -> None:
+        self._console, self._before = console, before or Counter()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, finding: Finding) -> None:
+        """One file."""
+        answer = finding.answer
+        verdict = answer["verdict"] if answer else "error"
+        self._counts[verdict] += 1
+        style = f"bold {COLOURS.get(verdict, 'red')}"
+        head = Text.assemble((verdict.replace("_", " ").ljust(VERDICT_WIDTH), style), shown(finding.file))
+        if answer:
+            head.append(f"  {answer['media']['duration_s']:.1f} s", "dim")
+        self._say(head)
+        if finding.error:
+            self._below(Text(shown(finding.error["detail"])))
+        if answer:
+            self._below(Text(answer["summary"]))
+            for face in answer["faces"]:
+                self._below(self._face(face, answer["model"]["thresholds"]))
+
+    def close(self) -> None:
+        """The counts, where there are several."""
+        all_of_them = self._counts + self._before
+        if all_of_them.total() > 1:
+            words = ", ".join(f"{n} {v.replace('_', ' ')}" for v, n in all_of_them.most_common())
+            known = f", {self._before.total()} of them known before" if self._before else ""
+            self._say(Text(f"{all_of_them.total()} files: {words}{known}", "bold"))
+
+    def _face(self, face: dict[str, Any], thresholds: dict[str, float]) -> Text:
+        """A line like `face 0   35%  ▂▂▃▂▁▁▂▃  0.0 to 4.0 s`."""
+        fake = face["probabilities"] and face["probabilities"]["fake"]
+        line = Text(f"face {face['track']:<2} ")
+        if fake is None:
+            line.append("   -", "dim")
+        else:
+            line.append(f"{fake:4.0%}", colour(fake, thresholds))
+        line.append("  ")
+        ascii_only = self._console.options.ascii_only
+        line.append_text(sparkline([m["fake"] for m in face["timeline"]], thresholds, ascii_only=ascii_only))
+        line.append(f"  {face['first_s']:.1f} to {face['last_s']:.1f} s", "dim")
+        if face["quality"]["remarks"]:
+            line.append(f"  {', '.join(face['quality']['remarks'])}", "dim")
+        return line
+
+    def _below(self, text: Text) -> None:
+        """Under the name of the file, also where a terminal is too narrow for it."""
+        if self._console.is_terminal:
+            self._console.print(Padding(text, (0, 0, 0, VERDICT_WIDTH), expand=False))
+        else:
+            self._say(Text(" " * VERDICT_WIDTH).append_text(text))
+
+    def _say(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
+
+
+def sparkline(fakes: list[float], thresholds: dict[str, float], *, ascii_only: bool = False) -> Text:
+    """Probabilities over time as marks of that height and of the verdict's colour.
+
+    Of more than MOST_MARKS moments neighbours share a mark, that of the highest among them.
+    """
+    marks = DIGITS if ascii_only else BLOCKS
+    count = min(len(fakes), MOST_MARKS)
+    bounds = [len(fakes) * i // count for i in range(count + 1)] if count else []
+    line = Text()
+    for start, end in pairwise(bounds):
+        fake = max(fakes[start:end])
+        line.append(marks[min(int(fake * len(marks)), len(marks) - 1)], colour(fake, thresholds))
+    return line
+
+
+def colour(fake: float, thresholds: dict[str, float]) -> str:
+    """That of the verdict to which this probability alone would lead."""
+    if fake >= thresholds["manipulated_above"]:
+        return COLOURS["manipulated"]
+    return COLOURS["authentic"] if fake < thresholds["authentic_below"] else COLOURS["uncertain"]
+
+
+def shown(text: str) -> str:
+    """Text of others, in which nothing can move a terminal's cursor or is not a character at all."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

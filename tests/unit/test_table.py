@@ -1,0 +1,101 @@
+"""Findings for people: marks over time, colours, and no name that steers a terminal."""
+
+import io
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from cli.findings import Finding
+from cli.table import BLOCKS, MOST_MARKS, Table, colour, shown, sparkline
+
+THRESHOLDS = {"authentic_below": 0.4, "manipulated_above": 0.8}
+FACE = {
+    "track": 0,
+    "probabilities": {"real": 0.1, "fake": 0.9},
+    "first_s": 0.0,
+    "last_s": 4.0,
+    "quality": {"remarks": ["small"]},
+    "timeline": [{"fake": 0.05}, {"fake": 0.5}, {"fake": 0.95}],
+}
+ANSWER = {
+    "verdict": "manipulated",
+    "probabilities": {"real": 0.1, "fake": 0.9},
+    "summary": "Signs of manipulation in the one face.",
+    "faces": [FACE, FACE | {"track": 1, "probabilities": None, "timeline": []}],
+    "media": {"duration_s": 4.0},
+    "model": {"thresholds": THRESHOLDS},
+}
+FINDING = Finding("clip.mp4", 1, 1, ANSWER)
+
+
+def printed(*findings: Finding, encoding: str = "utf-8", before=None, **console) -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    table = Table(Console(file=file, highlight=False, **console), before)
+    for finding in findings:
+        table.add(finding)
+    table.close()
+    return file.buffer.getvalue().decode(encoding)
+
+
+def test_each_face_has_its_line_over_time():
+    assert printed(FINDING, width=40).splitlines() == [
+        "manipulated     clip.mp4  4.0 s",
+        "                Signs of manipulation in the one face.",
+        "                face 0   90%  ▁▅█  0.0 to 4.0 s  small",
+        "                face 1     -    0.0 to 4.0 s  small",
+    ]
+
+
+def test_a_narrow_terminal_keeps_its_margin(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = printed(FINDING, width=40, force_terminal=True, color_system=None).splitlines()
+    assert len(lines) > 4
+    assert all(line.startswith(" " * 16) for line in lines[1:])
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_colours_are_for_terminals_and_can_be_turned_off(monkeypatch, coloured):
+    monkeypatch.setenv("TERM", "xterm")
+    if coloured:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    else:
+        monkeypatch.setenv("NO_COLOR", "1")
+    text = printed(FINDING, width=80, force_terminal=True, color_system="standard")
+    assert all(
+        (f"\x1b[{number}m{mark}" in text) is coloured for number, mark in ((32, "▁"), (33, "▅"), (31, "█"))
+    )
+    assert "\x1b" not in printed(FINDING, width=80)
+
+
+def test_without_unicode_marks_are_tenths():
+    assert "  059  " in printed(FINDING, encoding="ascii", width=80)
+
+
+def test_errors_say_why_and_all_are_counted():
+    lost = Finding("a.mp4", None, None, None, {"type": "about:blank", "detail": "No such file"})
+    lines = printed(lost, FINDING, lost, before=Counter({"authentic": 2}), width=80).splitlines()
+    assert lines[:2] == ["error           a.mp4", "                No such file"]
+    assert lines[-1] == "5 files: 2 error, 2 authentic, 1 manipulated, 2 of them known before"
+
+
+def test_neighbours_share_a_mark_that_shows_the_highest():
+    fakes = [0.0] * 100
+    fakes[50] = 0.99
+    line = sparkline(fakes, THRESHOLDS).plain
+    assert len(line) == MOST_MARKS
+    assert line.count(BLOCKS[-1]) == 1
+    assert line.count(BLOCKS[0]) == MOST_MARKS - 1
+    assert sparkline([], THRESHOLDS).plain == ""
+    assert sparkline([0.0, 1.0], THRESHOLDS).plain == BLOCKS[0] + BLOCKS[-1]
+
+
+@pytest.mark.parametrize(
+    ("fake", "expected"), [(0.0, "green"), (0.4, "yellow"), (0.79, "yellow"), (0.8, "red"), (1.0, "red")]
+)
+def test_colours_are_those_of_the_verdicts(fake, expected):
+    assert colour(fake, THRESHOLDS) == expected
+
+
+def test_names_can_not_steer_a_terminal():
+    assert shown("a\x1b[2J\r\u202e\udcff é") == "a\\x1b[2J\\r\\u202e\\udcff é"

@@ -80,9 +80,10 @@ def batch(  # noqa: PLR0917 (typer's options)
 
     if address is not None and engine is not Engine.ray:
         fail("--address is for --engine ray")
-    cores = {} if workers == 0 else {"decoders": workers, "threads": workers}
+    cores: dict[str, Any] = {} if workers == 0 else {"decoders": workers, "threads": workers}
     if engine is Engine.ray:
-        workers, cores = workers or usable_cores(), {"decoders": 1, "threads": 1}
+        # Ray deals out cores here; actors that each took a GPU as well would take the same one.
+        workers, cores = workers or usable_cores(), {"decoders": 1, "threads": 1, "provider": "cpu"}
     work = _work({"model": model, "max_faces": max_faces, **cores}, explain=explain, timeline=timeline)
     plan = make_plan(
         inputs,

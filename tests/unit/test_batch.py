@@ -279,6 +279,18 @@ def test_ray_is_asked_for_by_its_name_where_it_is_not(archive, models, tmp_path,
     assert "deepfake-detect[batch]" in err
 
 
+def test_actors_of_ray_have_a_core_each_and_share_no_gpu(archive, models, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setenv("DETECTOR_MODELS_DIR", str(models))
+    monkeypatch.setattr("batch.on_ray.score_on_ray", lambda *given: (asked.append(given), iter(()))[1])
+    given = ["--engine", "ray", "--workers", 3, "--address", "elsewhere:6379"]
+    code, _, _ = run("batch", archive, "--out", tmp_path, *given, capsys=capsys)
+    ((plan, workers, address),) = asked
+    settings = plan.work.settings
+    assert (code, workers, address) == (0, 3, "elsewhere:6379")
+    assert (settings.decoders, settings.threads, settings.provider) == (1, 1, "cpu")
+
+
 def test_a_refusal_to_confine_decoders_is_told(work, monkeypatch):
     from service.sandbox import NotConfined
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from service.settings import Settings, load_settings, variables
-from tests.unit.test_dockerfile import final
+from tests.unit.test_dockerfile import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
@@ -176,7 +176,7 @@ def test_pod_meets_the_restricted_standard() -> None:
 
 def test_pod_runs_as_the_user_of_the_image() -> None:
     context = POD["securityContext"]
-    assert final("cpu", "USER") == [f"{context['runAsUser']}:{context['runAsGroup']}"]
+    assert CONFIGS["cpu"].user == (context["runAsUser"], context["runAsGroup"])
 
 
 def test_pod_has_no_way_into_the_cluster() -> None:

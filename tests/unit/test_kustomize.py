@@ -26,8 +26,7 @@ from cli.output import ERROR
 from service.settings import Settings, load_settings, variables
 from service.upload import FRAMING_BYTES
 from tests.monitoring import ADAPTER, AUTOSCALER, TRIGGERS, selectors
-from tests.unit.test_dockerfile import environment as baked
-from tests.unit.test_dockerfile import final
+from tests.unit.test_dockerfile import CONFIGS
 from tests.unit.test_k8s import OLDEST, ROOT, VERSION, quantity
 
 K8S = ROOT / "k8s"
@@ -147,7 +146,7 @@ def check_pod(pod: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pod["terminationGracePeriodSeconds"] >= sleep + settings.shutdown_grace_s + 5
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
-    assert final("cpu", "USER") == [f"{context['runAsUser']}:{context['runAsGroup']}"]
+    assert CONFIGS["cpu"].user == (context["runAsUser"], context["runAsGroup"])
     assert pod["automountServiceAccountToken"] is pod["enableServiceLinks"] is False
     for container in containers_of(pod):
         check_container(container)
@@ -335,7 +334,11 @@ def test_gpu_overlay_asks_for_a_gpu_and_for_nothing_less() -> None:
     pod = pod_of(yaml.safe_load((folder / "deployment.yaml").read_text(encoding="utf-8")))
     assert pod is not None
     (server,) = pod["containers"]
-    assert environment(server)["DETECTOR_PROVIDER"] == baked("gpu")["DETECTOR_PROVIDER"] == "require"
+    assert (
+        environment(server)["DETECTOR_PROVIDER"]
+        == CONFIGS["gpu"].environment["DETECTOR_PROVIDER"]
+        == "require"
+    )
     assert {server["resources"][kind]["nvidia.com/gpu"] for kind in ("requests", "limits")} == {"1"}
     assert [t["key"] for t in pod["tolerations"]] == ["nvidia.com/gpu"]
     assert pod["nodeSelector"]

@@ -21,7 +21,7 @@ RUN python -m venv /opt/uv \
  && /opt/uv/bin/uv venv /opt/venv
 
 # The wheel carries models/ and no dependencies. hatchling comes from the development lock, by its hash. Found as an
-# index finds it, the wheel leaves neither its path nor its time behind.
+# index finds it, the wheel does not leave its path behind; the time of its file, which uv notes, is taken out.
 FROM builder AS project
 COPY requirements/dev.lock requirements/dev.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -34,7 +34,8 @@ COPY cli cli
 COPY models models
 RUN /opt/uv/bin/uv build --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir /dist \
  && /opt/uv/bin/uv pip install --no-deps --no-index --find-links /dist --prefix /opt/project deepfake-detect \
- && rm -f /opt/project/.lock
+ && find /opt/project -name RECORD -exec sed -i '/uv_cache.json/d' {} + \
+ && find /opt/project \( -name uv_cache.json -o -name .lock \) -delete
 
 FROM builder AS dependencies-cpu
 COPY requirements/cpu.lock requirements/cpu.lock

@@ -49,7 +49,8 @@ class Booted:
             yield server
         finally:
             if server.poll() is None:
-                server.kill()
+                # Its parent's end would not end it: who changes the user loses that signal.
+                os.kill(_first(server), signal.SIGKILL)
                 server.wait()
 
     def run(self, command: Sequence[str]) -> int:
@@ -151,10 +152,9 @@ def _answer(booted: Booted, clip: bytes) -> str:
 
 def _stop(server: subprocess.Popen[str], image: Image) -> str:
     """The signal that an engine sends, to the process that an engine sends it to."""
-    (first,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
     began = time.monotonic()
     number = signal.Signals[image.config.stop_signal]
-    os.kill(int(first), number)
+    os.kill(_first(server), number)
     try:
         code = server.wait(timeout=STOP_S)
     except subprocess.TimeoutExpired as e:
@@ -172,3 +172,9 @@ def with_variables(image: Image, variables: Mapping[str, str]) -> Image:
 def _expect(right: bool, otherwise: str) -> None:
     if not right:
         raise CheckFailed(otherwise)
+
+
+def _first(server: subprocess.Popen[str]) -> int:
+    """Process id of the first process of its namespace, with which all others end."""
+    (first,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+    return int(first)

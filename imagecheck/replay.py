@@ -153,14 +153,15 @@ def start(
     """A command in a tree, as the user and in the folder that its image names.
 
     isolated: it is the first process of a namespace, has no capabilities and can get none, as under
-    `--cap-drop ALL --security-opt no-new-privileges`; whatever it started ends with it.
+    `--cap-drop ALL --security-opt no-new-privileges`; whatever it started ends with it. The process returned
+    is its parent.
     """
     user, group = config.user
     become = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     apart = ["unshare", "--mount", f"--root={root}", f"--wd={config.workdir}"]
     if isolated:
         become += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        apart += ["--pid", "--fork", "--kill-child", "--mount-proc"]
+        apart += ["--pid", "--fork", "--mount-proc"]
     return subprocess.Popen(
         [*apart, *become, "--", *command],
         env=dict(environment),

@@ -92,7 +92,10 @@ def test_a_server_that_ends_otherwise_or_not_at_all_fails(
         until_up(server, tmp_path / "log")
         with pytest.raises(CheckFailed, match=why):
             boot._stop(server, found.image)
+        first = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        children = first.read_text(encoding="ascii").split() if first.exists() else []
     assert server.returncode != 0
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
 def test_a_server_that_ends_before_it_is_ready_says_why(

@@ -19,7 +19,7 @@ from benchmarks.load import LoadFailed
 from benchmarks.summary import as_json
 from pipeline.errors import DetectError
 from reliability.lab import FULL, QUICK, Lab
-from reliability.parts import fuzz, overload, rolling, schema, soak
+from reliability.parts import fuzz, overload, replicas, rolling, schema, soak
 from reliability.report import write
 from training.provenance import revision
 
@@ -35,6 +35,7 @@ class Part(StrEnum):
     overload = "overload"
     soak = "soak"
     rolling = "rolling"
+    replicas = "replicas"
     schema = "schema"
     all = "all"
     report = "report"
@@ -45,6 +46,7 @@ TRIALS: dict[Part, Callable[[Lab], dict[str, Any]]] = {
     Part.overload: overload.measure,
     Part.soak: soak.measure,
     Part.rolling: rolling.measure,
+    Part.replicas: replicas.measure,
     Part.schema: schema.measure,
 }
 

@@ -10,6 +10,8 @@ from benchmarks.figures import number
 from benchmarks.report import basis
 from benchmarks.summary import Spread
 from reliability.judging import ALLOWED_BYTES, ALLOWED_SHARE
+from reliability.replicas_report import replicas
+from reliability.words import counts, met
 from training.report import table
 
 Json = dict[str, Any]
@@ -70,9 +72,9 @@ def _fuzz(r: Json) -> list[str]:
             f"{number(before, binary=True)}iB, {number(after, binary=True)}iB",
         ],
         ["decoders in the end", f"{r['children']} of {r['decoders']}"],
-        ["decoders replaced", _counts(r["restarts"])],
+        ["decoders replaced", counts(r["restarts"])],
         ["files left in the scratch directory", str(r["left_files"])],
-        ["lines of severity `error`", _counts(r["log_errors"])],
+        ["lines of severity `error`", counts(r["log_errors"])],
     ]
     parts = [
         f"Uploads that were tampered with, over {r['connections']} connections. A failure is a status from "
@@ -83,7 +85,7 @@ def _fuzz(r: Json) -> list[str]:
         _by_status(r["kinds"], "Made from"),
         "By what was done to them (up to four things each):",
         _by_status(r["mutations"], "Mutation"),
-        f"By problem: {_counts(r['problems'])}.",
+        f"By problem: {counts(r['problems'])}.",
     ]
     if r["unforeseen"]:
         parts += [
@@ -107,10 +109,6 @@ def _by_status(rows: dict[str, dict[str, int]], head: str) -> str:
     return table([head, *statuses], lines)
 
 
-def _counts(values: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in values.items()) or "none"
-
-
 def _overload(r: Json) -> list[str]:
     peak = max(r["closed_loop"].values())
     bound = PATIENCE * r["in_flight"] / peak
@@ -130,17 +128,17 @@ def _run(run: Json, peak: float, bound: float) -> list[list[str]]:
     refused, p95 = run["refused_s"], run["answered_s"].get("p95", math.inf)
     share = run["goodput"] / peak
     rows = [
-        ["arrivals by status", _counts(run["statuses"]), ""],
-        ["lost", _counts(run["lost"]), _met(not run["lost"], "none")],
+        ["arrivals by status", counts(run["statuses"]), ""],
+        ["lost", counts(run["lost"]), met(not run["lost"], "none")],
         [
             "answers of status 200 a second, of the peak",
             f"{run['goodput']:.1f}, {share:.0%}",
-            _met(share >= LEAST_GOODPUT, f"at least {LEAST_GOODPUT:.0%}"),
+            met(share >= LEAST_GOODPUT, f"at least {LEAST_GOODPUT:.0%}"),
         ],
         [
             "p95 of these",
             f"{p95:.2f} s",
-            _met(p95 <= bound, f"at most {bound:.1f} s"),
+            met(p95 <= bound, f"at most {bound:.1f} s"),
         ],
     ]
     if refused:
@@ -148,13 +146,13 @@ def _run(run: Json, peak: float, bound: float) -> list[list[str]]:
             [
                 "p50, p99 of a refusal's head",
                 f"{refused['p50'] * 1000:.0f} ms, {refused['p99'] * 1000:.0f} ms",
-                _met(refused["p99"] < MOST_REFUSED_S, f"p99 under {MOST_REFUSED_S * 1000:.0f} ms"),
+                met(refused["p99"] < MOST_REFUSED_S, f"p99 under {MOST_REFUSED_S * 1000:.0f} ms"),
             ],
             ["refused before any of the body was sent", str(run["refused_before_the_body"]), ""],
             [
                 "refusals without Retry-After",
                 str(run["refused_without_retry_after"]),
-                _met(not run["refused_without_retry_after"], "none"),
+                met(not run["refused_without_retry_after"], "none"),
             ],
         ]
     rows.append(["the sender was late by, p99", f"{run['late_s']['p99'] * 1000:.0f} ms", ""])
@@ -163,30 +161,30 @@ def _run(run: Json, peak: float, bound: float) -> list[list[str]]:
 
 def _soak(r: Json) -> list[str]:
     rows = [
-        [kind, str(c["requests"]), str(c["failed"]), _counts(c["failures"]), _wait(c["answered_s"])]
+        [kind, str(c["requests"]), str(c["failed"]), counts(c["failures"]), _wait(c["answered_s"])]
         for kind, c in r["clients"].items()
     ]
     failed = sum(c["failed"] for c in r["clients"].values())
     own, whole = r["growth"]["own"], r["growth"]["all"]
     earlier, later = r["least_files"]
     house = [
-        ["requests that failed", str(failed), _met(not failed, "none")],
-        ["memory of the server's process, second half", f"{own:+.1%}", _met(own < MOST_GROWTH, "under 2%")],
-        ["memory with decoders, second half", f"{whole:+.1%}", _met(whole < MOST_GROWTH, "under 2%")],
+        ["requests that failed", str(failed), met(not failed, "none")],
+        ["memory of the server's process, second half", f"{own:+.1%}", met(own < MOST_GROWTH, "under 2%")],
+        ["memory with decoders, second half", f"{whole:+.1%}", met(whole < MOST_GROWTH, "under 2%")],
         [
             "least open files, second and last quarter",
             f"{earlier}, {later}",
-            _met(later <= earlier + FILES, f"at most {FILES} more"),
+            met(later <= earlier + FILES, f"at most {FILES} more"),
         ],
         [
             "decoders in the end",
             f"{r['children']} of {r['decoders']}",
-            _met(r["children"] == r["decoders"], "all"),
+            met(r["children"] == r["decoders"], "all"),
         ],
         ["looks at which all decoders ran", f"{r['looks_with_all_children']} of {r['looks']}", ""],
-        ["decoders replaced", _counts(r["restarts"]), ""],
-        ["files left", str(r["left_files"]), _met(not r["left_files"], "none")],
-        ["lines of severity `error`", _counts(r["log_errors"]), _met(not r["log_errors"], "none")],
+        ["decoders replaced", counts(r["restarts"]), ""],
+        ["files left", str(r["left_files"]), met(not r["left_files"], "none")],
+        ["lines of severity `error`", counts(r["log_errors"]), met(not r["log_errors"], "none")],
     ]
     return [
         f"{r['seconds'] / 60:g} minutes at {r['rate']:.1f} requests/s, of which {r['share']:.0%} of the "
@@ -206,8 +204,8 @@ def _rolling(r: Json) -> list[str]:
         [
             run["balancer"],
             str(run["requests"]),
-            f"{run['failed']} {_met(not run['failed'], 'none')}",
-            _counts(run["failures"]),
+            f"{run['failed']} {met(not run['failed'], 'none')}",
+            counts(run["failures"]),
             " and ".join(
                 Spread.of(times).shown(1) + " s" for times in zip(*run["stop_and_start_s"], strict=True)
             ),
@@ -228,8 +226,8 @@ def _schema(r: Json) -> list[str]:
         f"{', '.join(f'`{c}`' for c in r['checks'])}. Besides, each error outside of `/v2/` is to be a "
         "problem document.",
         _by_status(r["routes"], "Route"),
-        f"Errors that are no problem documents: {_counts(r['errors_that_are_no_problems'])}. Lines of "
-        f"severity `error`: {_counts(r['log_errors'])}.",
+        f"Errors that are no problem documents: {counts(r['errors_that_are_no_problems'])}. Lines of "
+        f"severity `error`: {counts(r['log_errors'])}.",
     ]
     rows = [[op, what, str(n)] for op, found in r["findings"].items() for what, n in found.items()]
     return [*parts, table(["Operation", "What does not conform", "Times"], rows) if rows else "All conform."]
@@ -239,14 +237,11 @@ def _wait(waits: dict[str, float]) -> str:
     return f"{waits['p50']:.2f} s, {waits['p99']:.2f} s" if waits else "-"
 
 
-def _met(met: bool, wanted: str) -> str:
-    return f"target {wanted}: {'met' if met else 'missed'}"
-
-
 SECTIONS: dict[str, tuple[str, Callable[[Json], list[str]]]] = {
     "fuzz": ("Uploads that were tampered with", _fuzz),
     "overload": ("Three times as many requests as can be answered", _overload),
     "soak": ("Good and bad clients for a long time", _soak),
     "rolling": ("Replicas that are replaced", _rolling),
+    "replicas": ("Replicas behind a balancer", replicas),
     "schema": ("The OpenAPI document", _schema),
 }

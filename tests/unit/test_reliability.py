@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import random
 import re
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +17,17 @@ from benchmarks.bench import FULL as BENCH_FULL
 from benchmarks.bench import Bench, BenchError, open_model
 from benchmarks.clips import Clips
 from benchmarks.load import Call
-from benchmarks.servers import free_port
+from benchmarks.servers import free_port, running
 from pipeline.decode import open_clip
 from pipeline.media import NAMES, Limits, sniff
 from reliability import formats, tree
 from reliability.__main__ import TRIALS, Part, keep
+from reliability.balancer import GIVES_UP, TRIES_AGAIN, balanced, configuration, installed
 from reliability.cases import BYTES, MULTIPART, Cases
 from reliability.forms import FORMS, form
 from reliability.judging import ALLOWED_BYTES, Record, fault, grown, problem_in, retry_after
 from reliability.lab import FULL, QUICK, Lab, Log, read_log, settled
-from reliability.parts import fuzz, overload, rolling, schema, soak
+from reliability.parts import fuzz, overload, replicas, schema, soak
 from reliability.report import SECTIONS, read, render, write
 from reliability.seeds import PICTURES, make
 from reliability.tree import Node
@@ -455,6 +459,118 @@ def test_findings_are_sorted_by_their_operation():
     }
 
 
+def served(name, fake=0.5):
+    body = json.dumps({"probabilities": {"fake": fake}}).encode()
+    return Reply(200, {"x-served-by": name}, body)
+
+
+ASKED = replicas.Asked(Reply(502), Reply(200))
+
+
+def test_replicas_that_answer_are_counted_and_held_against_each_other():
+    found = replicas.answered([[served("r1"), served("r2", 0.6), served("r2")], [served("r1"), Reply(503)]])
+    assert found["by_replica"] == {"": 1, "r1": 2, "r2": 2}
+    assert (found["requests"], found["followed"], found["moved"], found["answered"]) == (5, 3, 2, 4)
+    assert found["apart"] == pytest.approx(0.1)
+
+
+def test_a_clip_that_is_sent_again_is_lost_only_at_first():
+    found = replicas.lost(
+        [ASKED, replicas.Asked(Reply(200), Reply(200)), replicas.Asked(Reply(503), Reply(0))]
+    )
+    assert (found["clips"], found["failed_at_first"], found["failed_in_the_end"]) == (3, 2, 1)
+    assert found["failures"] == {"status 502": 1, "status 503": 1}
+
+
+def test_a_balancer_knows_every_replica_and_what_to_do_without_one():
+    text = configuration(1, [11, 12, 13], GIVES_UP, "leastconn")
+    for words in (
+        "bind 127.0.0.1:1\n",
+        "server r3 127.0.0.1:13\n",
+        "balance leastconn",
+        "retries 0",
+        "x-served-by %s",
+    ):
+        assert words in text
+    assert "option redispatch 1" in configuration(1, [11], TRIES_AGAIN)
+
+
+SERVER = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def say(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = json.dumps({"probabilities": {"fake": 0.5}}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = say
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Answering:
+    """A replica that answers without looking at anything."""
+
+    def __init__(self, folder):
+        self.port, self.starts = free_port(), 0
+        self._folder, self._running = folder, ExitStack()
+
+    def start(self):
+        self.starts += 1
+        command = [sys.executable, "-c", SERVER, str(self.port)]
+        return self._running.enter_context(
+            running(command, os.environ, port=self.port, ready="/readyz", folder=self._folder)
+        )
+
+    def stop(self):
+        self._running.close()
+
+
+@pytest.fixture
+def behind_haproxy(tmp_path):
+    """Two replicas behind a real balancer that tries again: it, the replicas and their servers."""
+    program = installed()
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    ours = [Answering(tmp_path) for _ in range(2)]
+    with ExitStack() as stack:
+        for replica in ours:
+            stack.callback(replica.stop)
+        servers = [replica.start() for replica in ours]
+        ports = [replica.port for replica in ours]
+        yield stack.enter_context(balanced(program, tmp_path, ports, TRIES_AGAIN)), ours, servers
+
+
+def test_a_real_balancer_ties_no_client_to_a_replica(behind_haproxy):
+    front, _, _ = behind_haproxy
+    found = asyncio.run(replicas.who_answers(Call(f"{front.url}/v1/detect", {}, b"x")))
+    assert set(found["by_replica"]) == {"r1", "r2"}
+    assert found["answered"] == found["requests"] == replicas.CONNECTIONS * replicas.IN_A_ROW
+    assert found["moved"] > 0
+    assert found["apart"] == 0.0
+
+
+def test_a_replica_that_is_killed_is_started_anew_and_its_clips_are_sent_again(behind_haproxy, monkeypatch):
+    monkeypatch.setattr(replicas, "CALM_S", 1.0)
+    monkeypatch.setattr(replicas, "DOWN_S", 1.0)
+    front, ours, servers = behind_haproxy
+    first = servers[0].pid
+    call = Call(f"{front.url}/v1/detect", {}, b"x" * 1000)
+    draw = random.Random(1)
+    asked, left = asyncio.run(replicas.under_load(call, ours, servers, rate=20.0, kills=1, draw=draw))
+    assert [replica.starts for replica in ours] == [2, 1]
+    assert servers[0].pid != first
+    assert left == 0
+    found = replicas.lost(asked)
+    assert found["clips"] > 20
+    assert found["failed_in_the_end"] == 0
+
+
 def results():
     records = [record(number=n, kind=k) for n, k in enumerate(("gif", "png", "multipart"))]
     log = Log({}, {"ValueError: x": ("case-3", 2)})
@@ -517,6 +633,31 @@ def results():
                 }
             ],
         },
+        "replicas": {
+            **{"version": "3.0", "balance": "leastconn", "clients": 8, "cores": 2, "threads_each": 1},
+            "clip": {"seconds": 5, "height": 360, "bytes": 100},
+            "rounds": [
+                {
+                    name: {
+                        "requests_per_s": rate * round_,
+                        "latency_s": [1.0, 2.0],
+                        "cpu_s_per_request": 0.4,
+                        "balancer_cpu_s_per_request": 0.002 * (name != "one replica"),
+                    }
+                    for name, rate in (("one replica", 4.0), ("2 replicas, balancer", 3.0))
+                }
+                for round_ in (1.0, 2.0)
+            ],
+            "memory_bytes": {"one replica": 2**29, "2 replicas, balancer": 2**30},
+            "answers": replicas.answered([[served("r1"), served("r2", 0.6), served("r2")]]),
+            **{"share": 0.6, "rate": 2.4, "tries": 3},
+            "kills": [
+                {
+                    **{"balancer": "tries again", "kills": 3, "left_processes": 0},
+                    **replicas.lost([ASKED] * 3 + [replicas.Asked(Reply(200), Reply(200))] * 17),
+                }
+            ],
+        },
     }
 
 
@@ -537,6 +678,9 @@ def test_the_document_is_rendered_from_what_was_kept(lab, tmp_path):
         "seed 1",
         "| tries again | 9 | 1 target none: missed | status 503 1 |",
         "1.5 minutes at 1.9 requests/s",
+        "| 2 replicas, balancer | 4.50 (3.00 to 6.00) | 0.75 (0.75 to 0.75) |",
+        "| tries again | 20 | 3 (15.0%) | 0 target none: met | status 502 3 | 0 |",
+        "1 of 2 that followed another one",
     ):
         assert words in text
     assert "Not tried yet" not in text
@@ -551,9 +695,10 @@ def test_failures_are_shown_and_what_was_not_tried_is_told(lab, tmp_path):
     assert text.count("Not tried yet.") == len(SECTIONS) - 1
 
 
-def test_what_is_not_installed_is_skipped(lab, monkeypatch, tmp_path):
+@pytest.mark.parametrize("part", [Part.rolling, Part.replicas])
+def test_what_is_not_installed_is_skipped(part, lab, monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    keep(Part.rolling, lab, rolling.measure(lab), tmp_path)
+    keep(part, lab, TRIALS[part](lab), tmp_path)
     assert "Skipped: haproxy is not installed." in render(read(tmp_path / "reliability"))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.bench import FULL, QUICK, Bench, BenchError, open_model
 from benchmarks.clips import Clips
 from benchmarks.load import LoadFailed
-from benchmarks.parts import ancestor, growth, limit, peers, sparse
+from benchmarks.parts import ancestor, cost, growth, limit, peers, sparse
 from benchmarks.report import write
 from benchmarks.summary import as_json
 from pipeline.errors import DetectError
@@ -29,6 +29,7 @@ class Part(StrEnum):
 
     limit = "limit"
     growth = "growth"
+    cost = "cost"
     peers = "peers"
     ancestor = "ancestor"
     sparse = "sparse"
@@ -39,6 +40,7 @@ class Part(StrEnum):
 MEASURES: dict[Part, Callable[[Bench], dict[str, Any]]] = {
     Part.limit: limit.measure,
     Part.growth: growth.measure,
+    Part.cost: cost.measure,
     Part.peers: peers.measure,
     Part.ancestor: ancestor.measure,
     Part.sparse: sparse.measure,

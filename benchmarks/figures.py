@@ -105,6 +105,45 @@ def growth(r: Json) -> Growth:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipCost:
+    """One kind of clip under load, spreads over the rounds. cpu: seconds of CPU of one clip; per_face_second:
+    these by its faces and seconds; rate: clips a second; busy: share of the cores that the service took."""
+
+    seconds: float
+    faces: int
+    width: int
+    height: int
+    bytes: int
+    frames_used: int
+    cpu: Spread
+    per_face_second: Spread
+    rate: Spread
+    busy: Spread
+
+
+def cost(r: Json) -> list[ClipCost]:
+    """Of the results of `cost`."""
+    return [_clip_cost(c, int(r["cores"])) for c in r["clips"]]
+
+
+def _clip_cost(c: Json, cores: int) -> ClipCost:
+    cpu = [float(one["cpu_s_per_request"]) for one in c["rounds"]]
+    rates = [float(one["requests_per_s"]) for one in c["rounds"]]
+    return ClipCost(
+        c["seconds"],
+        c["faces"],
+        c["width"],
+        c["height"],
+        c["bytes"],
+        c["frames_used"],
+        Spread.of(cpu),
+        Spread.of([s / (c["faces"] * c["seconds"]) for s in cpu]),
+        Spread.of(rates),
+        Spread.of([s * rate / cores for s, rate in zip(cpu, rates, strict=True)]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """One server under load. rates: of each round; slowest_first: of the requests that meet it idle, all at
     once; times in seconds, memory the median of the rounds."""

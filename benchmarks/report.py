@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import growth, limit, number, peers, sparse
+from benchmarks.figures import cost, growth, limit, number, peers, sparse
 from benchmarks.plots import draw
 from benchmarks.summary import Spread
 from training.report import table
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 PAPER_FACES = 150
 """Frames with a face that the paper looks at."""
 
-PARTS = ("limit", "growth", "peers", "ancestor", "sparse")
+PARTS = ("limit", "growth", "cost", "peers", "ancestor", "sparse")
 HEAD = """# Benchmarks
 
 Written by `make bench`; [benchmarks/README.md](../benchmarks/README.md) says how each figure comes about and
@@ -164,6 +164,27 @@ def _growth(r: Json) -> list[str]:
     return parts
 
 
+def _cost(r: Json) -> list[str]:
+    rows = [
+        [
+            f"{c.seconds:g} s, {c.faces} face{'s' if c.faces > 1 else ''}, {c.width}x{c.height}",
+            f"{c.cpu.shown(2)} s",
+            f"{c.per_face_second.shown(0, 1000)} ms",
+            c.rate.shown(),
+            c.busy.shown(),
+            str(c.frames_used),
+        ]
+        for c in cost(r)
+    ]
+    return [
+        f"CPU seconds of all processes of the service, {r['clients']} clients in a closed loop on "
+        f"{r['cores']} cores; a face-second is the same by the faces and the seconds of the clip. A longer "
+        "clip costs no more samples: the plan looks at as many frames as in a short one. Busy is the share "
+        "of the cores that the service took.",
+        table(["Clip", "CPU a clip", "CPU a face-second", "Clips/s", "Busy", "Frames used"], rows),
+    ]
+
+
 def _peers(r: Json) -> list[str]:
     rows = [
         [
@@ -258,6 +279,7 @@ def _or_dash(value: float | None) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Json], list[str]]]] = {
     "limit": ("The limit: the service beside its own stages", _limit),
     "growth": ("Growth: longer and larger clips", _growth),
+    "cost": ("Cost: what a clip and a second of a face take", _cost),
     "peers": ("Peers: other serving frameworks", _peers),
     "ancestor": ("The ancestor: every frame, dlib, PyTorch", _ancestor),
     "sparse": ("Sparse detection beside detecting on every frame", _sparse),

@@ -35,10 +35,12 @@ def measure(bench: Bench) -> dict[str, Any]:
     return facts | {"sweep": sweep, "rounds": rounds}
 
 
-def loaded(server: Server, call: Call, requests: int, seconds: float) -> dict[str, Any]:
+def loaded(
+    server: Server, call: Call, requests: int, seconds: float, clients: int = CLIENTS
+) -> dict[str, Any]:
     """Rate, latencies and CPU time of a server under closed-loop load of all clients."""
     before = cpu_seconds(server.pid)
-    load = closed_loop(call, clients=CLIENTS, requests=requests, seconds=seconds).check(call.url)
+    load = closed_loop(call, clients=clients, requests=requests, seconds=seconds).check(call.url)
     spent = cpu_seconds(server.pid) - before
     return {
         "requests": len(load.sent),

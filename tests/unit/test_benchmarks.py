@@ -18,9 +18,10 @@ from benchmarks import stages as stages_module
 from benchmarks.__main__ import Part, keep
 from benchmarks.bench import FULL, QUICK, Bench, BenchError, open_model, prepared
 from benchmarks.clips import Clips, _film, _repeat
-from benchmarks.figures import growth, limit, number, peers, sparse
+from benchmarks.figures import cost, growth, limit, number, peers, sparse
 from benchmarks.load import Call, Load, LoadFailed, Sent, closed_loop, multipart, raw
 from benchmarks.parts import ancestor as ancestor_part
+from benchmarks.parts import cost as cost_part
 from benchmarks.parts import peers as peers_part
 from benchmarks.parts import sparse as sparse_part
 from benchmarks.parts.sparse import Found, compared, found, matched
@@ -456,6 +457,42 @@ def test_few_clips_of_a_table_are_spread_over_it(bench, tmp_path):
     assert chosen == [tmp_path / f"{k}.mp4" for k in (0, 3, 6)]
 
 
+# Cost
+
+
+@pytest.fixture
+def short(monkeypatch, bench, clip):
+    """The clips of `cost`, but short, and few of them."""
+    monkeypatch.setattr(Clips, "clip", lambda self, seconds: clip)
+    for name, value in {"SHORT_S": 1, "LONG_S": 2, "CLIENTS": 1, "REQUESTS": 10}.items():
+        monkeypatch.setattr(cost_part, name, value)
+    return replace(bench, quick=True)
+
+
+def test_a_clip_costs_cpu_time_by_its_faces_and_seconds(short):
+    found = cost_part.measure(short)
+    assert [(c["seconds"], c["faces"]) for c in found["clips"]] == [(1, 1), (2, 1), (1, 3)]
+    assert (found["clips"][2]["width"], found["clips"][2]["height"]) == (960, 960)
+    assert all(one["requests"] == cost_part.REQUESTS for c in found["clips"] for one in c["rounds"])
+    assert all(c.cpu.median > 0 for c in cost(found))
+
+
+def test_faces_that_are_not_found_can_not_be_paid_for(short, monkeypatch):
+    monkeypatch.setattr(cost_part, "FACES", 2)
+    monkeypatch.setattr(
+        cost_part, "write_sample", lambda path, **given: write_sample(path, **given | {"faces": 1})
+    )
+    with pytest.raises(BenchError, match="1 of 2 faces were found"):
+        cost_part.measure(short)
+
+
+def test_a_face_second_is_a_part_of_a_clip():
+    one, three = cost(results()["cost"])
+    assert one.cpu.median == 0.9
+    assert [c.per_face_second.median for c in (one, three)] == pytest.approx([0.09, 0.09])
+    assert one.busy.median == pytest.approx(0.9)
+
+
 # The document
 
 
@@ -535,6 +572,18 @@ def results() -> dict[str, dict]:
                     ("fast", "3", 4.0, [1.0, 2.0]),
                     ("prompt", "1", 2.0, [1.0, 1.1]),
                 )
+            ],
+        },
+        "cost": {
+            "clients": 4,
+            "cores": 2,
+            "clips": [
+                {
+                    **{"seconds": 10, "faces": faces, "width": 1280, "height": 720, "bytes": 2_000_000},
+                    **{"frames_decoded": 250, "frames_used": 24},
+                    "rounds": [{"cpu_s_per_request": faces * 0.9, "requests_per_s": 2.0 / faces}] * 3,
+                }
+                for faces in (1, 3)
             ],
         },
         "ancestor": {
@@ -626,7 +675,7 @@ def test_a_quick_run_and_what_was_not_measured_say_so():
     text = render({"limit": measured("limit", quick=True)})
     assert "**A quick run" in text
     assert "*quick run; bundle `tiny`" in text
-    assert text.count("Not measured yet.") == 4
+    assert text.count("Not measured yet.") == 5
 
 
 def test_an_ancestor_that_was_stopped_early_is_not_compared():
@@ -638,7 +687,7 @@ def test_an_ancestor_that_was_stopped_early_is_not_compared():
 
 
 def test_parts_are_kept_side_by_side_and_the_document_stays_whole(tmp_path, bench):
-    for part in (Part.limit, Part.growth, Part.peers, Part.sparse, Part.ancestor):
+    for part in (Part.limit, Part.growth, Part.cost, Part.peers, Part.sparse, Part.ancestor):
         keep(part, bench, results()[part.value], tmp_path)
         write(tmp_path)
     folder = tmp_path / "benchmarks"

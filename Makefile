@@ -43,8 +43,8 @@ k8s-check: $(VENV)/.dev  ## build every overlay with every component and check w
 monitoring-check: $(VENV)/.dev  ## check metrics, rules, alerts and dashboard
 	$(BIN)/python -m pytest -rs tests/unit/test_monitoring.py
 
-load: $(VENV)/.dev  ## load a running server on port 8000 for a minute
-	$(BIN)/locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py
+load: $(VENV)/.dev  ## load a server in several ways for five minutes; LOAD="steady" for one, LOAD="--host URL" for yours
+	$(BIN)/python -m loadtests $(LOAD)
 
 bench: $(VENV)/.dev .venv-peers/.done .venv-dlib/.done  ## measure speed, write docs/benchmarks.md; BENCH="limit --quick" for a part
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -68,6 +68,7 @@ audit: .venv-audit/.done  ## ask the advisory database about everything that ser
 docs: $(VENV)/.dev  ## write docs/openapi.json, docs/metrics.md and the generated parts of others
 	$(BIN)/python scripts/write_docs.py
 	$(BIN)/python scripts/monitoring_docs.py
+	$(BIN)/python -m loadtests.scaling
 
 lock: $(VENV)/.uv  ## resolve requirements/*.lock anew
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/lock.sh

@@ -1,97 +1,90 @@
-"""Clients that each send one clip after the other to a running service.
+"""What locust is given: a scenario, or, without one, clients that send one clip after the other.
 
     locust --headless -u 4 -r 2 -t 60s --host http://127.0.0.1:8000 -f loadtests/locustfile.py
+    DETECTOR_LOAD_SCENARIO=burst locust --headless --host http://127.0.0.1:8000 -f loadtests/locustfile.py
 
 The clip is the file that DETECTOR_LOAD_CLIP names, or one as `deepfake-detect sample` makes it. Leaves with 1
-when a request failed or none was answered. Being turned away (429, 503) with a Retry-After is no failure:
-it is counted apart, and the client waits as it was asked to.
+when a threshold was missed; without a scenario, when a request failed or none was answered. Being turned away
+(429, 503) with a Retry-After is no failure: it is counted apart, and the client waits as it was asked to.
 """
 
 import logging
 import os
-import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, constant, events, task
+from locust import events
 from locust.env import Environment
 
-DETECT = "/v1/detect"
-SHED = f"{DETECT} (turned away)"
-VERDICTS = {"authentic", "manipulated", "uncertain", "not_applicable"}
+from benchmarks.summary import as_json
+from loadtests.alone import measured_alone
+from loadtests.record import Sample
+from loadtests.results import RESULTS, SCALE, SCENARIO, results
+from loadtests.scenarios import SCENARIOS, Member, users_at
+from loadtests.shape import shape_of
+from loadtests.thresholds import Run, no_failures, some_answered
+from loadtests.users import USERS
 
 log = logging.getLogger("loadtests")
+CHOSEN = SCENARIOS[os.environ[SCENARIO]] if os.environ.get(SCENARIO) else None
+STAGES = CHOSEN.scaled(float(os.environ.get(SCALE, "1"))) if CHOSEN else ()
+CREW = CHOSEN.crew if CHOSEN else (Member("Uploader"),)
 
 
-@cache
-def clip() -> tuple[str, bytes]:
-    """Name and bytes of what is sent."""
-    if given := os.environ.get("DETECTOR_LOAD_CLIP"):
-        path = Path(given)
-        return path.name, path.read_bytes()
-    from pipeline.sampleclip import write_sample
+class Recorder:
+    """The requests of this run, from when the clock runs."""
 
-    with tempfile.TemporaryDirectory() as directory:
-        path = write_sample(Path(directory) / "sample.mp4", seconds=2.0)
-        return path.name, path.read_bytes()
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.alone_s: dict[str, float] = {}
+        self.begun = 0.0
 
-
-def fault(response: Any) -> str | None:
-    """What is wrong with a 200, or None."""
-    try:
-        answer = response.json()
-        verdict, model = answer["verdict"], answer["model"]["id"]
-    except (ValueError, KeyError, TypeError):
-        return "the answer lacks verdict or model.id, or is no JSON"
-    if verdict not in VERDICTS:
-        return f"unknown verdict {verdict!r}"
-    return None if model else "the model's id is empty"
+    def __call__(self, *, context: dict[str, Any], response_time: float, start_time: float, **_: Any) -> None:
+        """Keep one request, as locust tells of it. Times of answers come in milliseconds."""
+        at_s = start_time - self.begun
+        users = users_at(STAGES, at_s) or 0
+        self.samples.append(Sample(at_s=at_s, seconds=response_time / 1000, users=users, **context))
 
 
-class Uploader(HttpUser):
-    """Sends the next clip as soon as the last one is answered."""
-
-    wait_time = constant(0)
-
-    @task
-    def detect(self) -> None:
-        name, content = clip()
-        with self.client.post(DETECT, files={"file": (name, content)}, catch_response=True) as response:
-            pause = judge(response)
-        if pause:
-            time.sleep(pause)
+recorder = Recorder()
+events.request.add_listener(recorder)
 
 
-def judge(response: Any) -> int:
-    """Report a response as answered, turned away or failed; the seconds to wait before the next request."""
-    if response.status_code == 200:
-        wrong = fault(response)
-        response.failure(wrong) if wrong else response.success()
-        return 0
-    asked = response.headers.get("Retry-After", "") if response.status_code in {429, 503} else ""
-    if asked.isdecimal():
-        response.request_meta["name"] = SHED
-        response.success()
-        return int(asked)
-    response.failure(f"status {response.status_code}: {response.error or response.text[:200]}")
-    return 1
-
-
-@events.test_start.add_listener  # type: ignore[untyped-decorator]
+@events.init.add_listener
 def prepare(environment: Environment, **_: Any) -> None:
-    """Make the clip before the clock runs."""
-    name, content = clip()
-    log.info("sending %s, %d bytes, to %s", name, len(content), environment.host)
+    """Make what is sent, and send it alone. Not when the test starts: then the clock of its stages runs."""
+    for each in CREW:
+        USERS[each.user].prepare()
+    if CHOSEN is not None:
+        recorder.alone_s = measured_alone(str(environment.host), CHOSEN.alone)
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]
+@events.test_start.add_listener
+def begin(**_: Any) -> None:
+    """The clock runs."""
+    recorder.begun = time.time()
+
+
+@events.quitting.add_listener
 def conclude(environment: Environment, **_: Any) -> None:
-    """Sum up, and choose the exit code."""
-    stats = environment.stats
-    detect = stats.get(DETECT, "POST")
-    answered = detect.num_requests - detect.num_failures
-    shed = stats.get(SHED, "POST").num_requests
-    log.info("answered %d, turned away %d, failed %d", answered, shed, stats.num_failures)
-    environment.process_exit_code = 0 if answered and not stats.num_failures else 1
+    """Judge the run, and choose the exit code."""
+    run = Run(recorder.samples, STAGES, recorder.alone_s)
+    if CHOSEN is None:
+        checks = [no_failures(run), some_answered(run)]
+    else:
+        found = results(CHOSEN, run)
+        if to := os.environ.get(RESULTS):
+            Path(to).write_text(as_json(found), encoding="utf-8")
+        checks = [threshold(run) for threshold in CHOSEN.thresholds]
+    for check in checks:
+        log.info("%s: %s (%s): %s", check.name, check.found, check.wanted, "met" if check.met else "MISSED")
+    environment.process_exit_code = 0 if all(check.met for check in checks) else 1
+
+
+# Locust takes the users and the shape that it finds here by their classes.
+if CHOSEN is not None:
+    Shape = shape_of(STAGES)
+for member in CREW:
+    facts = {"weight": member.weight, "fixed_count": member.fixed}
+    globals()[member.user] = type(member.user, (USERS[member.user],), facts)

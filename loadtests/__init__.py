@@ -1,0 +1,1 @@
+"""A service under load: `python -m loadtests`, described in loadtests/README.md."""

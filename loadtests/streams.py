@@ -10,6 +10,10 @@ class Left(OSError):
     """The client has closed the connection of its own accord."""
 
 
+class Enough(BrokenPipeError):
+    """The client sends no more and looks for an answer: urllib3 does so when a pipe is broken."""
+
+
 class Stream:
     """A body that claims a length and is sent piece by piece.
 
@@ -68,7 +72,7 @@ class Leaving(Stream):
 
 
 class Endless(Stream):
-    """Zeros after the body, up to the claimed length. Raises Left after `most` bytes that nobody refused."""
+    """Zeros after the body, as if up to the claimed length. Raises Enough after `most` bytes."""
 
     def __init__(self, body: bytes, *, claimed: int, most: int) -> None:
         super().__init__(body, claimed=claimed)
@@ -77,5 +81,5 @@ class Endless(Stream):
     def piece(self, size: int) -> bytes:
         """What is sent next."""
         if self.sent >= self._most:
-            raise Left(f"{self._most:,} bytes were taken and nothing was said")
+            raise Enough(f"{self._most:,} bytes were sent")
         return super().piece(size) or bytes(size)

@@ -20,7 +20,7 @@ from reliability.seeds import Seed, make
 CLIP = "DETECTOR_LOAD_CLIP"
 PLAIN = "clip"
 MADE_S = 2.0
-SIZES = {"small": (1.0, 320), "medium": (3.0, 496), "large": (8.0, 1280)}
+SIZES = {"small": (1.0, 320), "medium": (3.0, 496), "large": (5.0, 960)}
 """Seconds and pixels of the longer side."""
 TRICKLE_S = 5.0
 """In which a slow client sends a clip."""
@@ -32,8 +32,8 @@ RARELY = 0.1
 """How often it does, for each time that another bad upload comes: it keeps its client busy for so long."""
 TOO_LARGE = 2**40
 """Bytes that are announced where a clip is too large, whatever the limit."""
-MOST_SENT = 64 * 2**20
-"""Of these, after which the client believes that nobody will refuse them."""
+MOST_SENT = 2**20
+"""Of these, before the client looks for an answer."""
 HUGE_SIDE = 16_000
 SEED = 1
 

@@ -23,9 +23,9 @@ def replicas(r: Json) -> list[str]:
         f"{several} with {r['threads_each']} each, behind HAProxy {r['version']} (`balance "
         f"{r['balance']}`). Ratios are taken within a round. Memory is that of all replicas together.",
         _throughput(r),
-        f"No client sticks to a replica: of {a['requests']} requests over {r['clients']} connections "
-        f"({counts(a['by_replica'])}), {a['moved']} of {a['followed']} that followed another one on their "
-        f"connection were answered by another replica; probabilities of the same clip were {apart} apart.",
+        f"No client sticks to a replica: of {a['requests']} requests, one at a time, over {a['connections']} "
+        f"connections ({counts(a['by_replica'])}), {a['moved']} of {a['followed']} that followed another one "
+        f"on their connection came from another replica; probabilities of the clip were {apart} apart.",
         f"Then at {r['rate']:.1f} clips/s ({r['share']:.0%} of the closed loop's rate) at random times one "
         f"replica after the other, {r['kills'][0]['kills']} in all, is ended by SIGKILL and started anew. A "
         "clip that was being worked on is lost with its replica, since the balancer keeps no body of that "

@@ -38,7 +38,7 @@ REPLICAS = 2
 BALANCE = "leastconn"
 """Clips take unequally long, so that turns alone would fill one replica while another idles."""
 ROUNDS, REQUESTS = 3, 32
-IN_A_ROW = 4
+CONNECTIONS, IN_A_ROW = 4, 4
 """Requests that follow each other on one connection, to see which replica answers each."""
 SHARE = 0.6
 """Of the rate of the closed loop: one replica alone can not keep up for long, as after any loss of one."""
@@ -157,13 +157,16 @@ def _loaded(setup: Setup, call: Call) -> dict[str, Any]:
 
 
 async def who_answers(call: Call) -> dict[str, Any]:
-    """Each client sends some requests over one connection: who answers them, and do they agree?"""
+    """Some requests over one connection after the other: who answers them, and do they agree?
+
+    One at a time: under load the replica that has just answered a client is the one with the least to do.
+    """
 
     async def client() -> list[Reply]:
         async with Connection(call.url) as connection:
             return [await connection.ask(call, limit_s=GIVE_UP_S) for _ in range(IN_A_ROW)]
 
-    return answered(await asyncio.gather(*(client() for _ in range(CLIENTS))))
+    return answered([await client() for _ in range(CONNECTIONS)])
 
 
 def answered(chains: list[list[Reply]]) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def answered(chains: list[list[Reply]]) -> dict[str, Any]:
         json.loads(r.body)["probabilities"]["fake"] for chain in chains for r in chain if r.status == 200
     ]
     return {
+        "connections": len(chains),
         "requests": sum(map(len, chains)),
         "by_replica": dict(sorted(Counter(name for chain in by for name in chain).items())),
         "followed": len(pairs),

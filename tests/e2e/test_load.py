@@ -85,7 +85,7 @@ def run_plain(host: str, *, users: int, seconds: int, clip: Path, finish: int = 
     )
 
 
-def run_scenario(name: str, host: str, folder: Path, *, clip: Path, finish: int = 30) -> Load:
+def run_scenario(name: str, host: str, folder: Path, *, clip: Path, finish: int = 10) -> Load:
     """A tenth of a scenario."""
     given = {"scenario": name, "scale": "0.1", "clip": str(clip)}
     return run_locust("", host=host, finish=finish, results=folder / f"{name}.json", **given)
@@ -185,7 +185,8 @@ def test_a_clip_is_given_up_after_some_attempts(bytes_of_a_clip: Path, tmp_path:
 def test_nobody_storms_a_server_that_turns_everybody_away(bytes_of_a_clip: Path) -> None:
     with scripted(repeat(Reply(503, "{}", retry_after="2"))) as host:
         load = run_plain(host, users=3, seconds=5, clip=bytes_of_a_clip)
-    assert load.requests["/v1/detect (turned away)"] <= 3 * 3
+    assert sum(load.requests.values()) <= 3 * 3
+    assert sum(load.failures.values()) == 0
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[str]:
     """A real server for all scenarios."""
-    with served(models_dir=models, upload_timeout_s=2) as host:
+    with served(models_dir=models, upload_timeout_s=15) as host:
         yield host
 
 

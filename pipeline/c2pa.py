@@ -78,7 +78,7 @@ def _in_png(file: BinaryIO) -> bool | None:
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))
         if kind in (b"caBX", b"IDAT", b"IEND"):
-            return kind == b"caBX"
+            return bool(kind == b"caBX")
         at += 12 + size
     return None
 

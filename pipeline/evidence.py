@@ -94,11 +94,16 @@ def rounded(box: F32) -> Box:
 
 
 def _in_order(track: TrackOutline) -> F32:
-    return track.boxes[np.argsort(track.boxes[:, 0], kind="stable")]
+    ordered: F32 = track.boxes[np.argsort(track.boxes[:, 0], kind="stable")]
+    return ordered
 
 
 def _box(track: TrackOutline, start_s: float, end_s: float) -> F32:
-    """The face between two times, on average, from where it was found before and after."""
+    """The face between two times, on average: from where it was found then, as its samples were cut, or else
+    from before and after."""
     rows = _in_order(track)
+    meanwhile = rows[(rows[:, 0] >= start_s) & (rows[:, 0] <= end_s)]
+    if len(meanwhile):
+        rows = meanwhile
     ends = [[np.interp(t, rows[:, 0], rows[:, k]) for k in range(1, 5)] for t in (start_s, end_s)]
-    return np.mean(ends, axis=0).astype(np.float32)
+    return np.asarray(np.mean(ends, axis=0), np.float32)

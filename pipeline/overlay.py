@@ -90,4 +90,4 @@ def _luma(sample: U8, crop: CropSpec) -> U8:
         luma = (sample[..., 0].astype(np.float32) - 16) * (255 / 219)
     else:
         luma = sample.astype(np.float32) @ LUMA
-    return np.rint(luma).clip(0, 255).astype(np.uint8)
+    return np.asarray(np.rint(luma).clip(0, 255), np.uint8)

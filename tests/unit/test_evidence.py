@@ -43,6 +43,12 @@ def test_a_look_of_windows_is_their_mean_and_lasts_as_long_as_they(manifests):
     np.testing.assert_allclose(look.box, [20, 20, 100, 120])
 
 
+def test_the_box_of_a_look_is_the_one_that_its_windows_were_cut_by(manifests):
+    boxes = [[0.5, 10, 20, 100, 100], [2, 30, 20, 100, 140]]
+    (look,) = looks_at(track([0.5], boxes, 4, lasts=1.0), scores([0.1, 0.2, 0.3, 0.4]), manifests["native"])
+    np.testing.assert_allclose(look.box, [10, 20, 100, 100])
+
+
 def test_each_aligned_frame_is_a_look(manifests):
     boxes = [[0, 0, 0, 10, 10], [1, 10, 0, 10, 10]]
     looks = looks_at(track([0.0, 0.25, 1.5], boxes), scores([0.2, 0.4, 0.6]), manifests["aligned"])

@@ -38,7 +38,9 @@ def scan(  # noqa: PLR0917 (typer's options)
     recursive: Annotated[bool, typer.Option(help="Look into folders below a folder.")] = True,
     model: Annotated[str | None, typer.Option(help="Bundle that judges; DETECTOR_MODEL.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Faces judged in a clip; DETECTOR_MAX_FACES.")] = None,
-    explain: Annotated[bool, typer.Option(help="Say where on each face the evidence lies.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Say where on each face the evidence lies; shown as JSON.")
+    ] = False,
     server: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +122,9 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
     """What judges here, and the digest of its bundle."""
     from pipeline.bundle import default_bundle, open_bundle
     from pipeline.detect.registry import open_detector
-    from pipeline.engine import Engine, score
+    from pipeline.engine import Engine, driven, encoded, scored
+    from pipeline.explain import Shown, explained
+    from pipeline.look import Clock
     from pipeline.media import Limits
     from pipeline.prepare import prepare
     from pipeline.verdict import decide
@@ -144,11 +148,18 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
             limits=limits,
             max_faces=settings.max_faces,
         )
-        timing = {k: clip.timing_ms.get(k, 0.0) for k in ("decode", "detect")}
-        scores = score(engine, clip, timing)
-        timing["total"] = (time.perf_counter() - start) * 1000
-        answer = decide(clip, scores, bundle, explain=explain, timing_ms=timing)
-        return answer.model_dump(mode="json")
+        clock = Clock(clip.timing_ms)
+        with clock.stage("encode"):
+            features = encoded(engine, clip)
+        with clock.stage("temporal"):
+            scores = scored(engine, features)
+        answer = decide(clip, scores, bundle, explain=explain)
+        if explain:
+            with clock.stage("explain"):
+                shown = [Shown(f, t.samples) for f, t in zip(features, clip.tracks, strict=True)]
+                answer = driven(engine, explained(answer, clip, scores, shown.__getitem__, bundle))
+        clock.ms["total"] = (time.perf_counter() - start) * 1000
+        return answer.timed(clock.ms).model_dump(mode="json")
 
     return judge, bundle.digest
 

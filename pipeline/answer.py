@@ -1,8 +1,11 @@
 """The answer to a clip, as the service sends it and the command line prints it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.c2pa import C2pa
 
 Verdict = Literal["authentic", "manipulated", "uncertain", "not_applicable"]
 
@@ -38,19 +41,60 @@ class FaceQuality(_Part):
     remarks: list[str]
 
 
-class Explanation(_Part):
-    """Where on the face the evidence lies: mean probability of `fake` of each cell, rows from the top left.
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright picture."""
 
-    `extent` is the part of the face box that the grid covers, as x, y, width and height in units of the box.
+
+class FaceAt(_Part):
+    """Where a face is at one time."""
+
+    time_s: float
+    box: Box
+
+
+class FaceLook(FaceAt):
+    """One look at a face, and how manipulated it looks there."""
+
+    fake: float = Field(ge=0, le=1)
+
+
+class Faithfulness(_Part):
+    """Whether a map names what the score rests on: by how much the log-odds of the look fall when the cells
+    that it names are taken away, and on average when as many are taken at random. area: their share."""
+
+    deletion: float
+    random: float
+    area: float = Field(gt=0, lt=1)
+
+
+class ExplainedFrame(FaceLook):
+    """Where on the face one look's evidence lies.
+
+    region: what the grid covers, in pixels of the upright picture; grid: rows from the top left, by how much
+    each cell moves the calibrated log-odds of this look's `fake`, positive where it speaks for `fake`;
+    overlay: PNG of the region with the map over it, as a data URI. Where the map is withheld both are null,
+    and `withheld` says why.
     """
 
-    method: Literal["window-probabilities"]
-    grid: list[list[float]]
-    extent: tuple[float, float, float, float]
+    region: Box
+    grid: list[list[float]] | None
+    faithfulness: Faithfulness | None
+    overlay: str | None
+    withheld: str | None
+
+
+class Explanation(_Part):
+    """Maps of the most suspicious looks at a face, the most suspicious first; `withheld` says why there is
+    none."""
+
+    method: Literal["window-ablation", "occlusion"]
+    withheld: str | None
+    frames: list[ExplainedFrame]
 
 
 class Face(_Part):
-    """One face followed through the clip. `box` is its median, x, y, width and height in upright pixels."""
+    """One face followed through the clip. `box` is its median, `boxes` its way, with the timeline; `evidence`
+    are the looks that carried its score, the most suspicious first."""
 
     track: int
     usable: bool
@@ -58,11 +102,21 @@ class Face(_Part):
     first_s: float
     last_s: float
     frames_used: int
-    box: tuple[float, float, float, float]
+    box: Box
+    boxes: list[FaceAt]
     quality: FaceQuality
     timeline: list[Moment]
     segments: list[Moment]
+    evidence: list[FaceLook]
     explanation: Explanation | None
+
+
+class Provenance(_Part):
+    """What the file says of its origin. c2pa: whether it carries a C2PA manifest; valid: null, since that is
+    not checked. None of it touches the verdict."""
+
+    c2pa: C2pa
+    valid: bool | None = None
 
 
 class Media(_Part):
@@ -78,13 +132,22 @@ class Media(_Part):
     frame_rate: float
     frames_decoded: int
     frames_used: int
+    provenance: Provenance
+
+
+class Stretch(_Part):
+    """A stretch of the clip."""
+
+    start_s: float
+    end_s: float
 
 
 class CoverageOf(_Part):
-    """How much of the clip was looked at."""
+    """How much of the clip was looked at, and which stretches were not."""
 
     seconds_looked_at: float
     fraction: float = Field(ge=0, le=1)
+    not_looked_at: list[Stretch]
     truncated: bool
     why: str | None
 
@@ -117,6 +180,7 @@ class Timing(_Part):
     detect: float = 0.0
     encode: float = 0.0
     temporal: float = 0.0
+    explain: float = 0.0
     total: float = 0.0
 
 
@@ -132,4 +196,9 @@ class Answer(_Part):
     media: Media
     coverage: CoverageOf
     model: Model
-    timing_ms: Timing
+    timing_ms: Timing = Timing()
+
+    def timed(self, milliseconds: Mapping[str, float]) -> "Answer":
+        """The same with the milliseconds of each stage; those of others are left out."""
+        known = {k: round(v, 1) for k, v in milliseconds.items() if k in Timing.model_fields}
+        return self.model_copy(update={"timing_ms": Timing(**known)})

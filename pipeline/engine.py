@@ -1,7 +1,8 @@
 """The two graphs of a bundle in ONNX Runtime."""
 
 import time
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from pipeline.bundle import Bundle
 from pipeline.errors import BundleCorrupt, BundleError
+from pipeline.explain import Encode, Work
 from pipeline.frames import F32, U8
 from pipeline.prepared import PreparedClip
 from pipeline.runtime import CPU, CUDA, cuda_options, session_options, usable_cores
-from pipeline.verdict import TrackScores
+from pipeline.scores import TrackScores
 
 Provider = Literal["cpu", "prefer", "require"]
+T = TypeVar("T")
 BEST_BATCH = {CPU: 16, CUDA: 64}
 """Samples from which on a larger batch only adds latency and memory: on one CPU thread and on two, the cost
 of a sample is flat from 4 (native) and from 9 (ResNeXt-50) on."""
@@ -104,20 +107,44 @@ def score(engine: Engine, clip: PreparedClip, timing_ms: dict[str, float] | None
 
     The milliseconds of both graphs are added to `timing_ms` as `encode` and `temporal`.
     """
-    scores = []
-    spent = {"encode": 0.0, "temporal": 0.0}
-    for track in clip.tracks:
-        start = time.perf_counter()
-        chunks = range(0, len(track.samples), engine.best_batch)
-        features = np.concatenate([engine.encode(track.samples[i : i + engine.best_batch]) for i in chunks])
-        encoded = time.perf_counter()
-        steps, pooled = engine.temporal(features[None], np.array([len(features)], np.int64))
-        spent["encode"] += (encoded - start) * 1000
-        spent["temporal"] += (time.perf_counter() - encoded) * 1000
-        scores.append(TrackScores(steps[0], pooled[0]))
+    start = time.perf_counter()
+    features = encoded(engine, clip)
+    between = time.perf_counter()
+    scores = scored(engine, features)
     if timing_ms is not None:
-        timing_ms |= spent
+        timing_ms["encode"] = (between - start) * 1000
+        timing_ms["temporal"] = (time.perf_counter() - between) * 1000
     return scores
+
+
+def encoded(engine: Engine, clip: PreparedClip) -> list[F32]:
+    """Features of each track of a clip, float32 [T, D]."""
+    return [_encoded(engine, track.samples) for track in clip.tracks]
+
+
+def scored(engine: Engine, sequences: Sequence[F32]) -> list[TrackScores]:
+    """Scores of sequences, float32 [T, D], each by itself."""
+    runs = [engine.temporal(s[None], np.array([len(s)], np.int64)) for s in sequences]
+    return [TrackScores(steps[0], pooled[0]) for steps, pooled in runs]
+
+
+def driven(engine: Engine, work: Work[T]) -> T:
+    """What comes of work that asks the two graphs, without a service around it."""
+    answers: list[F32] | list[TrackScores] | None = None
+    while True:
+        try:
+            asked = work.send(answers)
+        except StopIteration as done:
+            return cast("T", done.value)
+        if isinstance(asked, Encode):
+            answers = list(_encoded(engine, np.stack(asked.samples)))
+        else:
+            answers = scored(engine, asked.sequences)
+
+
+def _encoded(engine: Engine, samples: U8) -> F32:
+    chunks = range(0, len(samples), engine.best_batch)
+    return np.concatenate([engine.encode(samples[i : i + engine.best_batch]) for i in chunks])
 
 
 def _providers(policy: Provider, options: dict[str, str]) -> list[Any]:

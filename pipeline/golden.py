@@ -11,7 +11,8 @@ from pipeline.detect import FaceDetector
 from pipeline.engine import Engine, score
 from pipeline.media import Limits
 from pipeline.prepare import prepare
-from pipeline.verdict import calibrated, decide
+from pipeline.scores import calibrated
+from pipeline.verdict import decide
 
 GOLDEN = Path(__file__).with_name("golden.mp4")
 TOLERANCE = 0.02

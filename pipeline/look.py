@@ -5,7 +5,7 @@ encoded while the next is still being decoded. `pipeline.link` joins looks to fa
 the clip.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -25,10 +25,10 @@ THUMBNAIL = (32, 18)
 
 
 class Clock:
-    """Milliseconds of each stage."""
+    """Milliseconds of each stage, on top of those given."""
 
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {"decode": 0.0, "detect": 0.0, "crop": 0.0}
+    def __init__(self, ms: Mapping[str, float] | None = None) -> None:
+        self.ms: dict[str, float] = {"decode": 0.0, "detect": 0.0, "crop": 0.0} | dict(ms or {})
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -37,7 +37,7 @@ class Clock:
         try:
             yield
         finally:
-            self.ms[name] += (perf_counter() - start) * 1000
+            self.ms[name] = self.ms.get(name, 0.0) + (perf_counter() - start) * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from pipeline.c2pa import c2pa_of
 from pipeline.decode import Clip, open_clip
 from pipeline.detect import FaceDetector
 from pipeline.frames import U8, Burst
@@ -85,8 +86,10 @@ class Preparation:
         self._linker = Linker(_gap(clip, self._plan))
         self._looks: list[Look] = []
         self._bursts, self._frames, self._seconds = 0, 0, 0.0
+        self._spans: list[tuple[float, float]] = []
         self._whole = False
         self._sha256 = sha256
+        self._c2pa = c2pa_of(path, clip.container)
 
     @property
     def planned(self) -> int:
@@ -105,7 +108,7 @@ class Preparation:
         while (burst := self._next(bursts)) is not None:
             number = bisect_right(starts, burst[0].index) - 1
             look = self._looker.look(number, burst, _span(burst, self._clip))
-            self._take(look)
+            self._take(look, burst[0].time_s)
             yield look
             if self._sampling.spread == "head" and self._linker.most_looks >= self._sampling.bursts:
                 break
@@ -131,6 +134,7 @@ class Preparation:
                 why=why,
                 expired=not self._whole,
                 planned=self.planned,
+                spans=tuple(sorted(self._spans)),
             ),
             linker.tracks(self._max_faces),
             linker.faces_seen,
@@ -141,10 +145,11 @@ class Preparation:
         with self._clock.stage("decode"):
             return next(bursts, None)
 
-    def _take(self, look: Look) -> None:
+    def _take(self, look: Look, start_s: float) -> None:
         self._bursts += 1
         self._frames += look.frames
         self._seconds += look.seconds
+        self._spans.append((round(start_s, 3), round(start_s + look.seconds, 3)))
         if self._forwards:
             self._linker.add(look)
         else:
@@ -176,6 +181,7 @@ class Preparation:
             frame_rate=round(clip.frame_rate, 3),
             frames_decoded=clip.frames_decoded,
             frames_used=self._frames,
+            c2pa=self._c2pa,
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
+from pipeline.c2pa import C2pa
 from pipeline.frames import F32, U8
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -25,7 +26,8 @@ _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
-    """The clip as its container and its frames describe it. Sizes are of the upright picture."""
+    """The clip as its container and its frames describe it. Sizes are of the upright picture; c2pa: whether
+    the file carries a manifest of its provenance."""
 
     sha256: str
     bytes: int
@@ -37,6 +39,7 @@ class MediaFacts:
     frame_rate: float
     frames_decoded: int
     frames_used: int
+    c2pa: C2pa = "not_checked"
 
 
 @with_config(_STRICT)
@@ -44,7 +47,7 @@ class MediaFacts:
 class Coverage:
     """How much of the clip was looked at: seconds of frames, their share of its duration, the number of
     bursts they came in, of `planned` ones. `why` says what cut the clip short, if anything did; `expired`: a
-    deadline."""
+    deadline; spans: from when to when each burst is shown, where that is known."""
 
     seconds_looked_at: float
     fraction: float
@@ -53,6 +56,7 @@ class Coverage:
     why: str | None = None
     expired: bool = False
     planned: int = 0
+    spans: tuple[tuple[float, float], ...] = ()
 
 
 @with_config(_STRICT)

@@ -1,39 +1,32 @@
 """From scores of face tracks to a verdict that does not claim more than was seen."""
 
 import hashlib
-import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.answer import (
     Answer,
     CoverageOf,
-    Explanation,
     Face,
     FaceQuality,
     Media,
     Model,
     Moment,
     Probabilities,
+    Provenance,
     ThresholdsOf,
-    Timing,
     Verdict,
 )
 from pipeline.bundle import Bundle, Calibration, Thresholds
-from pipeline.frames import F32
-from pipeline.prepared import Outline, TrackOutline
+from pipeline.evidence import evidence, gaps, looks_at, rounded, seconds, way
+from pipeline.prepared import MediaFacts, Outline, TrackOutline
 from pipeline.quality import UNUSABLE, remarks
-from pipeline.spec import CropSpec
+from pipeline.scores import PROBABILITY_DIGITS, TrackScores, calibrated
 
 WIDEN_PER_REMARK = 0.25
 """Each remark moves both thresholds by this share of what is left towards 0 and 1."""
-
-LEAST_LOGIT_INPUT = 1e-6
-
-PROBABILITY_DIGITS = 6
-"""Finer differences are arithmetic, not evidence. What is cut by thresholds is what is shown."""
 
 MIN_LOOKS = 2
 """Bursts in which a face must be found, where the clip had as many: one alone may be a false detection."""
@@ -54,22 +47,6 @@ WORDS = {
     "uncalibrated": "the probabilities are the network's own softmax and the thresholds are defaults",
 }
 """What each code in reasons and remarks means; `over_threshold` and `between_thresholds` bring figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrackScores:
-    """Uncalibrated probabilities of real and fake: steps float32 [T, 2], pooled float32 [2]."""
-
-    steps: F32
-    pooled: F32
-
-
-def calibrated(fake: float, calibration: Calibration) -> float:
-    """Platt scaling (Platt 1999) of a probability of `fake`, rounded; never falls as its input rises."""
-    p = min(max(fake, LEAST_LOGIT_INPUT), 1 - LEAST_LOGIT_INPUT)
-    logit = calibration.scale * math.log(p / (1 - p)) + calibration.bias
-    fake = 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
-    return round(fake, PROBABILITY_DIGITS)
 
 
 def widened(thresholds: Thresholds, doubts: int) -> Thresholds:
@@ -95,11 +72,11 @@ def decide(
     *,
     explain: bool = False,
     timeline: bool = True,
-    timing_ms: dict[str, float] | None = None,
 ) -> Answer:
     """The answer to a clip: the highest calibrated score among its usable tracks decides.
 
-    `scores` holds one entry for each of `clip.tracks`, in order.
+    `scores` holds one entry for each of `clip.tracks`, in order. explain: whether explanations are asked for,
+    which `pipeline.explain` puts in.
     """
     calibration = bundle.manifest.calibration
     faces = [
@@ -108,7 +85,6 @@ def decide(
             score,
             bundle,
             least_looks=min(MIN_LOOKS, clip.coverage.bursts),
-            explain=explain,
             timeline=timeline,
         )
         for track, score in zip(clip.tracks, scores, strict=True)
@@ -139,8 +115,8 @@ def decide(
         summary=_summary(verdict, faces, probabilities, reasons),
         reasons=reasons,
         faces=faces,
-        media=Media(**{name: getattr(clip.media, name) for name in Media.model_fields}),
-        coverage=CoverageOf(**{name: getattr(clip.coverage, name) for name in CoverageOf.model_fields}),
+        media=_media(clip.media),
+        coverage=_coverage(clip),
         model=Model(
             id=bundle.manifest.id,
             digest=bundle.digest,
@@ -149,7 +125,23 @@ def decide(
             thresholds=ThresholdsOf(**calibration.thresholds.model_dump()),
             trained=bundle.manifest.trained,
         ),
-        timing_ms=Timing(**{k: round(v, 1) for k, v in (timing_ms or {}).items()}),
+    )
+
+
+def _media(media: MediaFacts) -> Media:
+    facts = {name: getattr(media, name) for name in Media.model_fields if name != "provenance"}
+    return Media(**facts, provenance=Provenance(c2pa=media.c2pa))
+
+
+def _coverage(clip: Outline) -> CoverageOf:
+    known = clip.coverage
+    frame_s = 1 / clip.media.frame_rate if clip.media.frame_rate > 0 else 0.0
+    return CoverageOf(
+        seconds_looked_at=known.seconds_looked_at,
+        fraction=known.fraction,
+        not_looked_at=gaps(known.spans, clip.media.duration_s, shortest_s=frame_s),
+        truncated=known.truncated,
+        why=known.why,
     )
 
 
@@ -159,7 +151,6 @@ def _face(
     bundle: Bundle,
     *,
     least_looks: int,
-    explain: bool,
     timeline: bool,
 ) -> Face:
     calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
@@ -169,15 +160,15 @@ def _face(
     notes = remarks(track.quality, crop)
     if track.bursts < least_looks:
         notes.append("too_short")
-    x, y, w, h = (float(v) for v in np.median(track.boxes[:, 1:], axis=0))
     return Face(
         track=track.track,
         usable=not UNFIT & set(notes),
         probabilities=Probabilities(real=round(1 - fake, PROBABILITY_DIGITS), fake=fake),
-        first_s=_seconds(track.start_s.min()),
-        last_s=_seconds(track.end_s.max()),
+        first_s=seconds(track.start_s.min()),
+        last_s=seconds(track.end_s.max()),
         frames_used=track.frames_used,
-        box=(round(x, 1), round(y, 1), round(w, 1), round(h, 1)),
+        box=rounded(np.median(track.boxes[:, 1:], axis=0)),
+        boxes=way(track) if timeline else [],
         quality=FaceQuality(
             size_px=round(track.quality.size_px, 1),
             sharpness=round(track.quality.sharpness, 1),
@@ -188,7 +179,8 @@ def _face(
         ),
         timeline=moments if timeline else [],
         segments=_segments(moments, above),
-        explanation=_explanation(scores, calibration, crop) if explain else None,
+        evidence=evidence(looks_at(track, scores, bundle.manifest)),
+        explanation=None,
     )
 
 
@@ -199,13 +191,9 @@ def _moments(track: TrackOutline, scores: TrackScores, calibration: Calibration)
     for span in np.unique(spans, axis=0):
         fake = float(scores.steps[(spans == span).all(axis=1), 1].mean())
         moments.append(
-            Moment(start_s=_seconds(span[0]), end_s=_seconds(span[1]), fake=calibrated(fake, calibration))
+            Moment(start_s=seconds(span[0]), end_s=seconds(span[1]), fake=calibrated(fake, calibration))
         )
     return moments
-
-
-def _seconds(time: float) -> float:
-    return round(float(time), 3)
 
 
 def _segments(moments: list[Moment], above: float) -> list[Moment]:
@@ -222,18 +210,6 @@ def _segments(moments: list[Moment], above: float) -> list[Moment]:
         segments.append(m)
         open_run = True
     return segments
-
-
-def _explanation(scores: TrackScores, calibration: Calibration, crop: CropSpec) -> Explanation | None:
-    """Mean score of each native window over time; an aligned crop has one cell and so nothing to show."""
-    if crop.kind != "native" or crop.grid < 2:
-        return None
-    cells = scores.steps[:, 1].reshape(-1, crop.grid, crop.grid).mean(axis=0)
-    grid = [[round(calibrated(float(p), calibration), 4) for p in row] for row in cells]
-    edge = round((1 - crop.margin) / 2, 4)
-    return Explanation(
-        method="window-probabilities", grid=grid, extent=(edge, edge, crop.margin, crop.margin)
-    )
 
 
 def _why_not(clip: Outline, faces: list[Face]) -> list[str]:

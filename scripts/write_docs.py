@@ -124,7 +124,8 @@ def compact(value: object) -> str:
         line = re.sub(r"\s*\n\s*", " ", match[0])
         return line if len(line) <= 100 else match[0]
 
-    return re.sub(r"[\[{][^\[\]{}]*[\]}]", joined, text)
+    # Twice: an object that holds a box is innermost when the box is one line.
+    return re.sub(r"\{[^{}]*\}", joined, re.sub(r"[\[{][^\[\]{}]*[\]}]", joined, text))
 
 
 def _replaced(text: str, name: str, content: str) -> str:

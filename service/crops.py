@@ -152,6 +152,9 @@ def _check_outline(outline: Outline, manifest: Manifest) -> None:
     """Numbers that a decoder of ours would not give. Raises MalformedCrops."""
     media, coverage = outline.media, outline.coverage
     numbers = [*_numbers(replace(media, bytes=0)), *_numbers(coverage), outline.faces_seen]
+    spans_sound = len(coverage.spans) <= most_looks(manifest) and all(
+        0 <= start <= end <= LARGEST for start, end in coverage.spans
+    )
     texts = [media.sha256, media.container, media.codec, coverage.why or ""]
     for t in outline.tracks:
         numbers += [*_numbers(t.quality), t.track, t.bursts, t.frames_used]
@@ -163,7 +166,7 @@ def _check_outline(outline: Outline, manifest: Manifest) -> None:
         if len(t.start_s) % manifest.crop.samples_per_burst:
             raise MalformedCrops("a burst of a face lacks samples")
     sound = all(0 <= n <= LARGEST for n in numbers) and 0 <= media.bytes <= MOST_BYTES
-    if not sound or coverage.fraction > 1:
+    if not (sound and spans_sound) or coverage.fraction > 1:
         raise MalformedCrops("a number of the outline is out of range")
     if any(len(text) > LONGEST_TEXT or not text.isprintable() for text in texts):
         raise MalformedCrops("a text of the outline is too long")

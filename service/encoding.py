@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 
 from pipeline.frames import F32, U8
-from pipeline.prepared import Cut, Outline
+from pipeline.prepared import Cut, Outline, TrackOutline
 from service.batcher import Batcher, Expired, Owner
 from service.job import Looked
 
@@ -16,14 +16,16 @@ MOST_WAITING = 256
 class Encoding:
     """Hands the samples of each look to the encoder at once, and keeps the features alone.
 
-    deadline: in the event loop's time, when what has not been encoded is given up.
+    deadline: in the event loop's time, when what has not been encoded is given up. kept_frames: the first so
+    many of each sample are kept as well.
     """
 
-    def __init__(self, encoder: Batcher[U8, F32], *, deadline: float) -> None:
-        self._encoder, self._deadline = encoder, deadline
+    def __init__(self, encoder: Batcher[U8, F32], *, deadline: float, kept_frames: int = 0) -> None:
+        self._encoder, self._deadline, self._kept_frames = encoder, deadline, kept_frames
         self._owner = Owner()
         self._tasks: set[asyncio.Task[None]] = set()
         self._features: dict[Cut, list[F32]] = {}
+        self._samples: dict[Cut, U8] = {}
         self._waiting = 0
         self.queued_s = 0.0
         """Time before the encoder took the first sample; later ones wait for those of the same clip."""
@@ -62,6 +64,10 @@ class Encoding:
         """Features of each track, float32 [T, D]; all that the outline names must be encoded."""
         return [np.stack([f for cut in t.cuts for f in self._features[cut]]) for t in outline.tracks]
 
+    def samples(self, track: TrackOutline) -> U8:
+        """What was kept of the samples of a track, uint8 [T, F, S, S, 3]."""
+        return np.concatenate([self._samples[cut] for cut in track.cuts])
+
     def stop(self) -> asyncio.Future[list[BaseException | None]]:
         """Give up what is not encoded yet; ends when all of it has left the queue."""
         for task in self._tasks:
@@ -81,6 +87,9 @@ class Encoding:
             self.queued_s = outcome.queued_s
         for k in range(faces):
             self._features[looked.number, k] = outcome.results[k * each : (k + 1) * each]
+            if self._kept_frames:
+                # A copy: a view would keep all of the look.
+                self._samples[looked.number, k] = looked.samples[k, :, : self._kept_frames].copy()
 
     def _collect(self) -> None:
         """Forget the tasks that are done; raise the error of one that failed."""

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.bundle import Manifest
 from pipeline.engine import Engine
 from pipeline.frames import F32, U8
-from pipeline.verdict import TrackScores
+from pipeline.scores import TrackScores
 
 MAX_SEQUENCES = 4
 """Sequences in one temporal batch: enough to share weights, few enough that padding stays cheap."""

@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.answer import Answer, Timing
+from pipeline.answer import Answer
+from pipeline.explain import frames_needed, unexplained
 from pipeline.prepared import Outline
+from pipeline.scores import TrackScores
 from pipeline.verdict import MIN_LOOKS, decide
 from service.batcher import Batcher, BatcherDead, Expired
 from service.encoding import Encoding
+from service.explaining import explained
 from service.graphs import samples_a_look
 from service.job import Job, Looked, Told
 from service.metrics import Cause, Stage
@@ -23,6 +26,8 @@ LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
 """Shares of a client's patience that are kept for what follows looking, at least and at most."""
 RUNNING_EVERY_S = 0.5
 """Time between two verdicts of what was seen so far, at least: each scores all of it anew."""
+EXPLAIN_MARGIN_S = 0.1
+"""Time before a client's deadline when explaining ends, so that the answer is not late."""
 MARGIN = 1.5
 """How much longer than expected scoring may take without being late."""
 
@@ -64,7 +69,12 @@ class Judge:
         self._service, self._upload, self._question = service, upload, question
         self._watch, self._judged = watch, judged
         self._times = Times.of(question, asyncio.get_running_loop().time())
-        self._encoding = Encoding(question.model.encoder, deadline=self._times.score_at)
+        crop = question.model.bundle.manifest.crop
+        self._encoding = Encoding(
+            question.model.encoder,
+            deadline=self._times.score_at,
+            kept_frames=frames_needed(crop) if question.explain else 0,
+        )
         self._outlines: list[Outline] = []
         self._running: asyncio.Task[None] | None = None
         self._stage: Stage = "queue"
@@ -109,29 +119,41 @@ class Judge:
             self._encoding.sequences(outline), deadline=question.deadline
         )
         ended = loop.time()
-        queues = {"decoder": self._waited, "encoder": self._encoding.queued_s, "temporal": scored.queued_s}
-        seconds = {
-            "queue": sum(queues.values()),
-            **{name: ms / 1000 for name, ms in outline.timing_ms.items()},
-            "encode": max(0.0, self._encoding.busy_s - self._encoding.queued_s),
-            "temporal": ended - scored_at - scored.queued_s,
-            "total": ended - question.begun,
-        }
-        if question.counted:
-            _observe(self._service, queues, seconds)
-        timing = {name: spent * 1000 for name, spent in seconds.items() if name in Timing.model_fields}
         answer = decide(
             outline,
             scored.results,
             question.model.bundle,
             explain=question.explain,
             timeline=question.timeline,
-            timing_ms=timing,
         )
         if question.partial and outline.coverage.expired and answer.verdict == "not_applicable":
             self._stage = "decode"
             raise Expired("no face that can be judged was seen before the deadline")
-        return answer
+        if question.explain:
+            answer = await self._explained(answer, outline, scored.results)
+        queues = {"decoder": self._waited, "encoder": self._encoding.queued_s, "temporal": scored.queued_s}
+        seconds = {
+            "queue": sum(queues.values()),
+            **{name: ms / 1000 for name, ms in outline.timing_ms.items()},
+            "encode": max(0.0, self._encoding.busy_s - self._encoding.queued_s),
+            "temporal": ended - scored_at - scored.queued_s,
+            **({"explain": loop.time() - ended} if question.explain else {}),
+            "total": loop.time() - question.begun,
+        }
+        if question.counted:
+            _observe(self._service, queues, seconds)
+        return answer.timed({name: spent * 1000 for name, spent in seconds.items()})
+
+    async def _explained(self, answer: Answer, outline: Outline, scores: list[TrackScores]) -> Answer:
+        """The answer with explanations; they are left out where a client's deadline comes first."""
+        question = self._question
+        deadline = question.deadline - (EXPLAIN_MARGIN_S if question.partial else 0.0)
+        try:
+            return await explained(question.model, answer, outline, scores, self._encoding, deadline=deadline)
+        except Expired:
+            if not question.partial:
+                raise
+            return unexplained(answer, question.model.bundle.manifest.crop, "out_of_time")
 
     async def _seen(self) -> Outline:
         """The clip as far as it was looked at and encoded in time."""

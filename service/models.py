@@ -8,7 +8,7 @@ from pipeline.bundle import Bundle, bundles, default_bundle, open_bundle
 from pipeline.engine import Engine
 from pipeline.errors import BundleCorrupt
 from pipeline.frames import F32, U8
-from pipeline.verdict import TrackScores
+from pipeline.scores import TrackScores
 from service.batcher import Batcher
 from service.graphs import EncoderGraph, TemporalGraph
 from service.metrics import Metrics

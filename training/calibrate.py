@@ -12,7 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.bundle import Calibration, Thresholds
 from pipeline.errors import DetectError
-from pipeline.verdict import PROBABILITY_DIGITS, calibrated, cut, widened
+from pipeline.scores import PROBABILITY_DIGITS, calibrated
+from pipeline.verdict import cut, widened
 from training.metrics import F64, Bools
 
 FOLDS = 5

@@ -9,7 +9,8 @@ import torch
 from pipeline.answer import Answer
 from pipeline.bundle import Bundle, Calibration, Manifest, Thresholds
 from pipeline.prepared import PreparedClip, PreparedTrack
-from pipeline.verdict import TrackScores, decide
+from pipeline.scores import TrackScores
+from pipeline.verdict import decide
 from training.metrics import F64
 from training.model import DetectorNetwork
 

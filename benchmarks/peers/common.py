@@ -17,7 +17,8 @@ from pipeline.media import Limits
 from pipeline.prepare import prepare
 from pipeline.prepared import Cut, Outline, PreparedClip
 from pipeline.runtime import usable_cores
-from pipeline.verdict import TrackScores, decide
+from pipeline.scores import TrackScores
+from pipeline.verdict import decide
 
 BUNDLE, PORT = "BENCH_BUNDLE", "BENCH_PORT"
 

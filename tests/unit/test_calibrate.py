@@ -13,8 +13,9 @@ from cli.main import main
 from pipeline.bundle import Calibration, Manifest, Thresholds, open_bundle
 from pipeline.engine import Engine
 from pipeline.errors import BundleError
+from pipeline.scores import calibrated
 from pipeline.selfcheck import selfcheck
-from pipeline.verdict import calibrated, widened
+from pipeline.verdict import widened
 from tests.bundles import tiny_bundle
 from tests.unit.test_app import Running
 from tests.unit.test_evaluate import clip, tinted_clips, write_table

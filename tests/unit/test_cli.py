@@ -71,6 +71,20 @@ def test_exit_code_tells_the_verdict(media, models, capsys, verdict):
     assert code == CODES[verdict]
 
 
+def test_scanning_explains_when_asked(media, models, capsys):
+    models(thresholds=(0.0, 1.0))
+    plain, explained = (
+        json.loads(run("scan", "--json", *more, media / "face.mp4", capsys=capsys)[1])["answer"]
+        for more in ((), ("--explain",))
+    )
+    assert plain["faces"][0].pop("explanation") is None
+    explanation = explained["faces"][0].pop("explanation")
+    assert explanation["method"] == "occlusion"
+    assert explanation["frames"]
+    assert plain["faces"] == explained["faces"]
+    assert explained["timing_ms"]["explain"] > plain["timing_ms"]["explain"] == 0
+
+
 def test_json_lines_go_on_after_a_bad_file(media, models, capsys):
     models(thresholds=VERDICTS["manipulated"])
     files = [media / n for n in ("text.txt", "absent.mp4", "plain.mp4", "face.mp4")]

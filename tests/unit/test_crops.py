@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from pipeline.bundle import open_bundle
 from pipeline.detect.registry import open_detector
 from pipeline.errors import MalformedCrops
+from pipeline.explain import Shown, explained
 from pipeline.golden import GOLDEN
 from pipeline.media import Limits
 from pipeline.prepare import prepare
 from pipeline.prepared import Outline
-from pipeline.verdict import TrackScores, decide
+from pipeline.scores import TrackScores
+from pipeline.verdict import decide
 from service.crops import GIVEN, MAGIC, read_crops, write_crops
 from service.decoder import HEADER, LOOKED, PREPARED
 from service.upload import CROPS_TYPE
@@ -232,6 +234,10 @@ def test_order_of_the_frames_is_kept(clip, bundle, tmp_path, what):
         ("media", "codec", "a\nb"),
         ("coverage", "fraction", 1.5),
         ("coverage", "bursts", -3),
+        ("coverage", "spans", ((2.0, 1.0),)),
+        ("coverage", "spans", ((-1.0, 1.0),)),
+        ("coverage", "spans", ((0.0, 1e9),)),
+        ("coverage", "spans", ((0.0, 1.0),) * 5),
         ("quality", "size_px", -5.0),
         ("quality", "sharpness", 1e300),
         ("start_s", None, -1.0),
@@ -274,4 +280,17 @@ def test_no_damage_leads_to_anything_but_its_problem(clip, bundle, tmp_path, dat
         TrackScores(np.full((len(t.start_s), 2), 0.5, np.float32), np.full(2, 0.5, np.float32))
         for t in outline.tracks
     ]
-    json.loads(decide(outline, scores, bundle, explain=True).model_dump_json())
+    answer = decide(outline, scores, bundle, explain=True)
+    shown = [
+        Shown(np.zeros((len(t.start_s), 3), np.float32), np.zeros((len(t.start_s), 1, 32, 32, 3), np.uint8))
+        for t in outline.tracks
+    ]
+    work = explained(answer, outline, scores, shown.__getitem__, bundle)
+    asked = next(work, None)
+    while asked is not None:
+        same = [TrackScores(np.full((len(s), 2), 0.5, np.float32), np.zeros(2)) for s in asked.sequences]
+        try:
+            asked = work.send(same)
+        except StopIteration as done:
+            answer, asked = done.value, None
+    json.loads(answer.model_dump_json())

@@ -7,7 +7,7 @@ from pipeline.bundle import bundles, default_models, open_bundle, sha256
 from pipeline.detect import Faces
 from pipeline.detect.registry import open_detector
 from pipeline.golden import GOLDEN, TOLERANCE, expected, recorded
-from pipeline.verdict import calibrated
+from pipeline.scores import calibrated
 from tests.bundles import tiny_bundle
 
 

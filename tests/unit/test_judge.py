@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.bundle import open_bundle
 from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutline
-from service import encoding
+from service import encoding, judge
 from service.batcher import Expired
 from service.job import Looked
 from service.judge import Judge, Question, Times
@@ -94,7 +94,16 @@ class Gate:
 
 
 def judged(
-    bundle, tmp_path, *script, patience=20.0, partial=False, counted=True, metrics=None, before=None, **given
+    bundle,
+    tmp_path,
+    *script,
+    patience=20.0,
+    partial=False,
+    counted=True,
+    explain=False,
+    metrics=None,
+    before=None,
+    **given,
 ):
     """The answer to a scripted clip, and the pool that played it."""
 
@@ -106,7 +115,7 @@ def judged(
         pool = Pool(*[(lambda s=s: s(served, gate)) if callable(s) else s for s in script])
         service = SimpleNamespace(pool=pool, metrics=metrics or Metrics(), settings=Settings())
         now = asyncio.get_running_loop().time()
-        question = Question(served, 4, False, True, now, now + patience, partial=partial, counted=counted)
+        question = Question(served, 4, explain, True, now, now + patience, partial=partial, counted=counted)
         upload = Upload(tmp_path / "clip", 1, b"\0" * 32)
         try:
             async with asyncio.timeout(30):
@@ -280,6 +289,51 @@ def test_who_watches_is_told_what_was_seen_and_what_it_would_mean(bundle, tmp_pa
     assert [o.coverage.bursts for o in watched] == [2]
     assert answers[0].probabilities.fake == pytest.approx(expected(2), abs=1e-5)
     assert answer.probabilities.fake == pytest.approx(expected(4), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def lenient(tmp_path_factory):
+    """A bundle that takes no face for authentic."""
+    path = tiny_bundle(tmp_path_factory.mktemp("lenient") / "tiny", bursts=PLANNED, thresholds=(0.0, 1.0))
+    return open_bundle(path)
+
+
+def explanations(answer):
+    return [f.explanation for f in answer.faces]
+
+
+def test_an_explanation_costs_time_that_is_told(lenient, tmp_path):
+    looks = (0, 1, 2, 3, outline(4, whole=True))
+    (explanation,) = explanations(judged(lenient, tmp_path, *looks, explain=True)[0])
+    assert [len(f.box) for f in explanation.frames] == [4] * 3
+    answer, _ = judged(lenient, tmp_path, *looks)
+    assert (explanations(answer), answer.timing_ms.explain) == ([None], 0.0)
+    answer, _ = judged(lenient, tmp_path, *looks, explain=True)
+    assert answer.timing_ms.total >= answer.timing_ms.explain > 0
+    assert explanations(answer) == [explanation]
+
+
+def slow_when_explaining(monkeypatch):
+    """Explaining asks, and is not answered before the deadline."""
+
+    async def explained(model, *_args, deadline):
+        await model.encoder.submit([SAMPLES[0, 0, 0]], deadline=deadline)
+        await asyncio.sleep(max(0.0, deadline - asyncio.get_running_loop().time()))
+        raise Expired("the deadline passed with 1 of 1 items not begun")
+
+    monkeypatch.setattr(judge, "explained", explained)
+
+
+def test_a_clients_deadline_takes_the_explanation_and_not_the_answer(lenient, tmp_path, monkeypatch):
+    slow_when_explaining(monkeypatch)
+    looks = (0, 1, 2, 3, outline(4, whole=True))
+    answer, _ = judged(lenient, tmp_path, *looks, explain=True, partial=True, patience=1.0)
+    assert answer.probabilities.fake == pytest.approx(expected(4), abs=1e-5)
+    (explanation,) = explanations(answer)
+    assert (explanation.withheld.split(":")[0], explanation.frames) == ("out_of_time", [])
+    assert answer.timing_ms.total < 1000
+    with pytest.raises(DeadlineExceeded):
+        judged(lenient, tmp_path, *looks, explain=True, patience=1.0)
 
 
 def times(bundle, *, patience=10.0, encoder=(0, 0.0), temporal=(0, 0.0), partial=True):

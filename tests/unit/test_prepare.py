@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from pipeline.c2pa import ISO_MANIFEST
 from pipeline.crop import cut, window_places
 from pipeline.decode import open_clip
 from pipeline.detect import Faces
@@ -313,3 +314,25 @@ def test_of_bursts_that_head_searches_no_more_are_told_than_there_are(tmp_path):
     assert len(told) == 3 * SEARCHED
     assert told[-1] == f"the deadline came when {3 * SEARCHED} of {3 * SEARCHED} bursts had been looked at"
     assert told[0] == f"the deadline came when 1 of {3 * SEARCHED} bursts had been looked at"
+
+
+def test_when_bursts_are_shown_is_told_in_order_of_time(two_faces):
+    with open_clip(two_faces, Limits()) as clip:
+        made = Preparation(
+            two_faces, clip, NATIVE, SAMPLING, Told((0, 0, 50, 50)), max_faces=1, budget_s=1e-9
+        )
+        spans = [made.outline().coverage.spans for _ in made.looks()]
+    assert len(spans[0]) == 1
+    whole = run(two_faces, detector=Told((0, 0, 50, 50))).coverage
+    assert whole.spans[0] == (0.0, pytest.approx(4 / 25, abs=1e-3))
+    assert whole.spans[-1][1] == pytest.approx(2.0, abs=1e-3)
+    assert list(whole.spans) == sorted(whole.spans)
+    assert sum(end - start for start, end in whole.spans) == pytest.approx(whole.seconds_looked_at, abs=0.01)
+
+
+def test_a_manifest_of_provenance_is_told(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pattern(20))
+    assert run(path).media.c2pa == "absent"
+    box = b"uuid" + ISO_MANIFEST + bytes(24)
+    path.write_bytes(path.read_bytes() + (len(box) + 4).to_bytes(4, "big") + box)
+    assert run(path).media.c2pa == "present"

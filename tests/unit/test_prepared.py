@@ -14,9 +14,30 @@ from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutli
 numbers = st.floats(-1e6, 1e6)
 counts = st.integers(0, 10**9)
 words = st.text(max_size=20)
-facts = st.builds(MediaFacts, words, counts, words, words, counts, counts, numbers, numbers, counts, counts)
+facts = st.builds(
+    MediaFacts,
+    words,
+    counts,
+    words,
+    words,
+    counts,
+    counts,
+    numbers,
+    numbers,
+    counts,
+    counts,
+    st.sampled_from(["present", "absent", "not_checked"]),
+)
 coverages = st.builds(
-    Coverage, numbers, numbers, counts, st.booleans(), st.none() | words, st.booleans(), counts
+    Coverage,
+    numbers,
+    numbers,
+    counts,
+    st.booleans(),
+    st.none() | words,
+    st.booleans(),
+    counts,
+    st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple),
 )
 qualities = st.builds(Quality, numbers, numbers, numbers, numbers, numbers)
 floats32 = st.floats(-1e6, 1e6, width=32)

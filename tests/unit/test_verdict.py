@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import Bundle, Calibration, Manifest, Thresholds
 from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
+from pipeline.scores import TrackScores, calibrated
 from pipeline.spec import CropSpec, SamplingSpec
-from pipeline.verdict import WORDS, TrackScores, calibrated, cut, decide, widened
+from pipeline.verdict import WORDS, cut, decide, widened
 
 probability = st.floats(0, 1)
 good = Quality(size_px=200, sharpness=300, brightness=0.5, yaw=0.1, detection=0.9)
@@ -173,20 +174,27 @@ def test_timeline_has_one_moment_a_burst_and_segments_join_neighbours():
     assert decide(clip(track(bursts=5)), [given_scores], bundle(), timeline=False).faces[0].timeline == []
 
 
-def test_explanation_places_each_window_in_its_cell():
-    steps = np.tile([0.1, 0.2, 0.3, 0.9], 3)
+def test_the_way_of_a_face_comes_with_its_timeline_and_its_evidence_always():
+    steps = np.repeat([0.1, 0.9, 0.8, 0.2, 0.95], 4)
     given_scores = TrackScores(
-        np.stack([1 - steps, steps], axis=1).astype(np.float32), np.array([0.6, 0.4], np.float32)
+        np.stack([1 - steps, steps], axis=1).astype(np.float32), np.array([0.4, 0.6], np.float32)
     )
-    made = clip(track())
-    assert decide(made, [given_scores], bundle()).faces[0].explanation is None
-    explanation = decide(made, [given_scores], bundle(), explain=True).faces[0].explanation
-    assert explanation.grid == [[0.1, 0.2], [0.3, 0.9]]
-    assert explanation.extent == (0.1, 0.1, 0.8, 0.8)
+    face = decide(clip(track(bursts=5)), [given_scores], bundle()).faces[0]
+    assert [(b.time_s, b.box) for b in face.boxes] == [(t, (10, 20, 200, 220)) for t in range(5)]
+    assert [(e.time_s, round(e.fake, 2)) for e in face.evidence] == [
+        (4.0, 0.95),
+        (1.0, 0.9),
+        (2.0, 0.8),
+        (3.0, 0.2),
+        (0.0, 0.1),
+    ]
+    brief = decide(clip(track(bursts=5)), [given_scores], bundle(), timeline=False).faces[0]
+    assert (brief.boxes, brief.evidence) == ([], face.evidence)
 
 
 def test_the_answer_is_a_pure_function_of_clip_bundle_and_options():
-    a, b = (decide(clip(track()), [scores(0.4)], bundle(), timing_ms={"total": t}) for t in (1.0, 2.0))
+    a, b = (decide(clip(track()), [scores(0.4)], bundle()).timed({"total": t, "nap": 1}) for t in (1.0, 2.0))
+    assert (a.timing_ms.total, b.timing_ms.total) == (1.0, 2.0)
     assert a.model_dump(exclude={"timing_ms"}) == b.model_dump(exclude={"timing_ms"})
     assert a.id != decide(clip(track()), [scores(0.4)], bundle(), explain=True).id
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.errors import MediaError
-from service import detect, docs, lag, routes
+from service import detect, docs, lag, routes, web
 from service.access import AccessMiddleware
 from service.canary import Canary
 from service.headers import HeadersMiddleware
@@ -76,9 +76,12 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(detect.router)
+    if settings.page:
+        app.include_router(web.router)
     app.include_router(routes.router)
     if settings.docs:
         app.add_route("/docs", docs.page, include_in_schema=False)
+        app.add_route("/docs/{name}", docs.part, include_in_schema=False)
     if settings.api_keys_file is not None:
         app.add_middleware(AccessMiddleware, keys_file=settings.api_keys_file, metrics=service.metrics)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)

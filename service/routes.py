@@ -142,7 +142,7 @@ async def problem(name: str) -> Response:
 
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def root(request: Request) -> RedirectResponse:
-    """The documentation of the routes."""
+    """The documentation of the routes, where no page is served."""
     if not _service(request).settings.docs:
         raise NotFound("there is nothing here")
     return RedirectResponse("/docs")

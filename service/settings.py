@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         json_schema_extra={"default_in_words": "none: `/v1` is open to all"},
     )
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
+    page: bool = Field(default=True, description="Serve the web page at `/`.")
     models_dir: Path = Field(
         default_factory=default_models,
         description="Directory of bundles, one subdirectory each; all of them are served.",

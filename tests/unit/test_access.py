@@ -372,6 +372,9 @@ OPEN = [
     "/problems/missing-key",
     "/docs",
     "/openapi.json",
+    "/",
+    "/page/app.js",
+    "/page/about.json",
     "/nothing",
     "/v10",
 ]
@@ -482,7 +485,7 @@ def test_every_answer_has_security_headers(unloaded, monkeypatch):
     assert having(unloaded.ask("GET", "/metrics"), SECURITY)
     assert having(unloaded.ask("GET", "/problems/not-found"), SECURITY)
     assert having(unloaded.ask("GET", "/nothing"), SECURITY)
-    assert having(unloaded.ask("GET", "/"), SECURITY)
+    assert having(unloaded.ask("GET", "/page/nothing"), SECURITY)
     for headers, url, status in (
         (key, "/v1/models", 200),
         ({}, "/v1/models", 401),
@@ -513,30 +516,32 @@ def test_a_route_has_its_way(opened):
     assert having(opened.ask("GET", "/v1/page"), PRIVATE | own)
 
 
-def test_the_documentation_may_load_what_its_page_names(opened):
+def test_the_documentation_loads_from_this_server_alone(opened):
     response = opened.ask("GET", "/docs")
     policy = dict(p.split(" ", 1) for p in response.headers["content-security-policy"].split("; "))
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", response.text, re.DOTALL)
-    assert len(scripts) == 2
-    for attributes, text in scripts:
-        if source := re.search(r'src="(.+?)"', attributes):
-            assert source[1] in policy["script-src"].split()
-        else:
-            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            assert f"'sha256-{digest}'" in policy["script-src"].split()
-    assert "unsafe" not in policy["script-src"]
+    sources = [m[1] for attributes, _ in scripts if (m := re.search(r'src="(.+?)"', attributes))]
     styles = re.findall(r'rel="stylesheet" href="(.+?)"', response.text)
-    assert len(styles) == 1
-    assert styles[0] in policy["style-src"].split()
-    hosts = set(re.findall(r"https?://([^/\"]+)", response.text))
-    assert hosts == {"cdn.jsdelivr.net"}
+    assert (sources, styles) == (["/docs/swagger-ui-bundle.js"], ["/docs/swagger-ui.css"])
+    for url, kind in zip(sources + styles, ("text/javascript", "text/css"), strict=True):
+        file = opened.ask("GET", url)
+        assert file.status_code == 200
+        assert file.headers["content-type"].startswith(kind)
+        told = {"if-none-match": file.headers["etag"]}
+        assert opened.ask("GET", url, headers=told).status_code == 304
+    problem(opened.ask("GET", "/docs/redoc.standalone.js"), 404, "not-found")
+    (text,) = (text for _, text in scripts if text.strip())
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+    assert policy["style-src"] == "'self' 'unsafe-inline'"
+    assert re.findall(r"https?://", response.text) == []
     assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
     assert policy["frame-ancestors"] == "'none'"
     assert "url: '/openapi.json'" in response.text
 
 
 def test_documentation_can_be_switched_off(models, tmp_path):
-    one = Running(models, tmp_path, docs=False)
+    one = Running(models, tmp_path, docs=False, page=False)
     for url in ("/docs", "/openapi.json", "/docs/oauth2-redirect", "/redoc", "/"):
         problem(one.ask("GET", url), 404, "not-found")
     assert one.ask("GET", "/v1/models").status_code == 200

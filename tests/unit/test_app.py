@@ -560,10 +560,13 @@ def test_committed_openapi_document_is_the_one_served(running):
     assert served == committed
 
 
-def test_root_leads_to_the_documentation(running):
+def test_without_the_page_the_root_leads_to_the_documentation(models, tmp_path):
+    one = Running(models, tmp_path, page=False)
     for method in ("GET", "HEAD"):
-        assert running.ask(method, "/").headers["location"] == "/docs"
-    assert running.ask("GET", "/docs").status_code == 200
+        assert one.ask(method, "/").headers["location"] == "/docs"
+    assert one.ask("GET", "/docs").status_code == 200
+    problem(one.ask("GET", "/page/app.js"), 404, "not-found")
+    one.runner.close()
 
 
 def test_several_bundles_need_a_default(tmp_path):

@@ -429,7 +429,7 @@ def test_what_is_for_clients_is_reached_and_what_is_for_the_cluster_is_not(way: 
 
     inside = re.compile(r"/(livez|readyz|metrics|v2/.*)")
     assert all(reached(path) is (inside.fullmatch(path) is None) for path in paths)
-    assert all(reached(path) for path in ("/", "/docs", "/openapi.json"))
+    assert all(reached(p) for p in ("/", "/page/app.js", "/docs", "/docs/swagger-ui.css", "/openapi.json"))
 
 
 def test_scalers_rise_fast_and_fall_slowly() -> None:

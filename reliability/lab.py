@@ -84,7 +84,8 @@ def counted(server: Server, metric: str) -> dict[str, int]:
 
 def restarts(server: Server) -> dict[str, int]:
     """Decoder processes that were replaced, by the reason."""
-    return counted(server, "detector_decoder_restarts_total")
+    every = counted(server, "detector_decoder_restarts_total")
+    return {reason: times for reason, times in every.items() if times}
 
 
 def settled(look: Callable[[], int], wanted: int, within_s: float = SETTLE_S) -> int:

@@ -18,6 +18,7 @@ from service.events import EventStream, wants_events
 from service.judge import Judge, Question
 from service.problems import MalformedRequest, Problem
 from service.state import Service
+from service.tracing import request_span
 from service.upload import CROPS_TYPE, UploadLimits, check_headers, received
 
 router = APIRouter(tags=["detect"])
@@ -134,7 +135,8 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         stack.enter_context(service.admitted(None if partial else patience))
         model = service.model(query.model)
         check_headers(request, limits, crops=crops)
-        upload = await stack.enter_async_context(received(request, limits))
+        with request_span.get().start("upload"):
+            upload = await stack.enter_async_context(received(request, limits))
         stack.enter_context(service.pace.work())
         request.state.headers["Content-Digest"] = content_digest(upload.sha256)
         service.metrics.upload_bytes.inc(upload.size)

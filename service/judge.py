@@ -9,13 +9,14 @@ from typing import Any
 from pipeline.answer import Answer, Timing
 from pipeline.prepared import Outline
 from pipeline.verdict import MIN_LOOKS, decide
-from service.batcher import Batcher, BatcherDead, Expired
+from service.batcher import Batcher, BatcherDead, Expired, Owner
 from service.encoding import Encoding
 from service.graphs import samples_a_look
 from service.job import Job, Looked, Told
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service
+from service.tracing import request_span
 from service.upload import Upload
 
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
@@ -91,12 +92,14 @@ class Judge:
             await asyncio.gather(stopped, running, return_exceptions=True)
 
     async def _answer(self) -> Answer:
-        loop, question = asyncio.get_running_loop(), self._question
+        loop, question, request = asyncio.get_running_loop(), self._question, request_span.get()
         outline = await self._seen()
         scored_at = loop.time()
-        scored = await question.model.temporal.submit(
-            self._encoding.sequences(outline), deadline=question.deadline
-        )
+        with request.start("temporal") as span:
+            scored = await question.model.temporal.submit(
+                self._encoding.sequences(outline), deadline=question.deadline, owner=Owner(span=span)
+            )
+            span.note(queue_wait_s=scored.queued_s)
         ended = loop.time()
         queues = {"decoder": self._waited, "encoder": self._encoding.queued_s, "temporal": scored.queued_s}
         seconds = {
@@ -109,14 +112,15 @@ class Judge:
         if question.counted:
             _observe(self._service, queues, seconds)
         timing = {name: spent * 1000 for name, spent in seconds.items() if name in Timing.model_fields}
-        answer = decide(
-            outline,
-            scored.results,
-            question.model.bundle,
-            explain=question.explain,
-            timeline=question.timeline,
-            timing_ms=timing,
-        )
+        with request.start("verdict"):
+            answer = decide(
+                outline,
+                scored.results,
+                question.model.bundle,
+                explain=question.explain,
+                timeline=question.timeline,
+                timing_ms=timing,
+            )
         if question.partial and outline.coverage.expired and answer.verdict == "not_applicable":
             raise Expired("no face that can be judged was seen before the deadline")
         return answer

@@ -4,12 +4,12 @@ import asyncio
 import difflib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -21,10 +21,20 @@ from service.headers import HeadersMiddleware
 from service.middleware import CLIENT_GONE, RequestMiddleware
 from service.problems import ServiceError, problem_of, problem_response
 from service.state import Service
+from service.version import VERSION
 
 DESCRIPTION = (
     "Says whether the faces in a video clip were manipulated, how sure it is, which face, when and why."
 )
+SILENT: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI's own would tell of queries and of errors in their own words, which `service.tracing`
+does not."""
 
 
 class _Application(FastAPI):
@@ -66,13 +76,14 @@ def create_app(service: Service) -> FastAPI:
     app = _Application(
         title="deepfake-detect",
         description=DESCRIPTION,
-        version=_version(),
+        version=VERSION,
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=SILENT,
     )
     app.state.service = service
     app.include_router(detect.router)
@@ -84,7 +95,7 @@ def create_app(service: Service) -> FastAPI:
         app.add_route("/docs/{name}", docs.part, include_in_schema=False)
     if settings.api_keys_file is not None:
         app.add_middleware(AccessMiddleware, keys_file=settings.api_keys_file, metrics=service.metrics)
-    app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    app.add_middleware(RequestMiddleware, metrics=service.metrics, tracer=service.tracer)
     app.add_middleware(HeadersMiddleware)
     app.add_exception_handler(ServiceError, _on_error)
     app.add_exception_handler(MediaError, _on_error)
@@ -92,13 +103,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_gone)
     return app
-
-
-def _version() -> str:
-    try:
-        return version("deepfake-detect")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -24,6 +24,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from service.tracing import OFF, Span, Tracer, request_span
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 T = TypeVar("T")
@@ -67,9 +69,11 @@ class Outcome(Generic[Result]):
 
 @dataclass(eq=False, slots=True)
 class Owner:
-    """Whose items they are: a request. due: its next item, on the clock of the one batcher that it is for."""
+    """Whose items they are: a request. due: its next item, on the clock of the one batcher that it is for.
+    span: of what waits for the items."""
 
     due: int | None = None
+    span: Span = field(default_factory=request_span.get)
 
 
 @dataclass(eq=False, slots=True)
@@ -123,7 +127,7 @@ class Batcher(Generic[Item, Result]):
     source: the batcher of whose results the items are made. While enough owners wait there to fill the next
     batch, items are not run with less: the device is busy with those owners anyway.
     stall_s: seconds after which a run that has not come back counts as a dead device.
-    on_batch: told the items and the seconds of each run.
+    on_batch: told the items and the seconds of each run. tracer: records each run.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class Batcher(Generic[Item, Result]):
         threads: int = 1,
         source: "Batcher[Any, Any] | None" = None,
         on_batch: Callable[[Sequence[Item], float], None] = lambda _items, _seconds: None,
+        tracer: Tracer = OFF,
     ) -> None:
         self.name = name
         self.queued = 0
@@ -148,7 +153,7 @@ class Batcher(Generic[Item, Result]):
         """Why it has ended, None while it runs."""
         self.dead_since: float | None = None
         """When it ended, in the event loop's time."""
-        self._run, self._probe, self._on_batch = run, probe, on_batch
+        self._run, self._probe, self._on_batch, self._tracer = run, probe, on_batch, tracer
         self._max_batch, self._stall_s = max_batch, stall_s
         self._door = asyncio.Semaphore(max_queued)
         self._calls: set[_Call[Item, Result]] = set()
@@ -327,7 +332,7 @@ class Batcher(Generic[Item, Result]):
         self, device: _DeviceThread, batch: list[tuple[_Call[Item, Result], int, Item]]
     ) -> None:
         try:
-            results = await self._timed(device, [item for _, _, item in batch])
+            results = await self._timed(device, batch)
         except DeviceFailed:
             raise
         except Exception:  # any item may be the cause: each is tried alone
@@ -341,11 +346,12 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         """Retry once each item of a failed batch; only calls with an item that fails again fail."""
         answered = False
-        for call, position, item in batch:
+        for one in batch:
+            call, position, _ = one
             if call.done.done():
                 continue
             try:
-                (result,) = await self._timed(device, [item])
+                (result,) = await self._timed(device, [one])
             except DeviceFailed:
                 raise
             except Exception as e:  # the graph's own error, of a class that the runtime chooses
@@ -362,10 +368,14 @@ class Batcher(Generic[Item, Result]):
         except Exception as e:
             raise DeviceFailed(f"the device fails on a known input: {e}") from e
 
-    async def _timed(self, device: _DeviceThread, items: list[Item]) -> Sequence[Result]:
+    async def _timed(
+        self, device: _DeviceThread, batch: list[tuple[_Call[Item, Result], int, Item]]
+    ) -> Sequence[Result]:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        results = await self._on(device, lambda: self._run(items))
+        items = [item for _, _, item in batch]
+        with self._tracer.run(self.name, (call.owner.span for call, _, _ in batch)):
+            results = await self._on(device, lambda: self._run(items))
         seconds = max(loop.time() - started, 1e-6)
         now = len(self._devices) * len(items) / seconds
         self.rate = now if self.rate == 0.0 else self.rate + RATE_SMOOTHING * (now - self.rate)

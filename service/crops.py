@@ -25,6 +25,7 @@ from pipeline.spec import CropSpec, SamplingSpec
 from service.decoder import HEADER, LOOK, LOOKED, PREPARED
 from service.job import SLACK_BYTES, Counts, Job, Looked, most_looks
 from service.judge import Judge
+from service.tracing import request_span
 
 MAGIC = b"DFCROPS1"
 MOST_HEADER_BYTES = 64 * 1024
@@ -120,7 +121,10 @@ class CropsJudge(Judge):
         self._stage = "encode"
         question = self._question
         manifest = question.model.bundle.manifest
-        looks, outline = await asyncio.to_thread(read_crops, self._upload.path, manifest, question.max_faces)
+        with request_span.get().start("look"):
+            looks, outline = await asyncio.to_thread(
+                read_crops, self._upload.path, manifest, question.max_faces
+            )
         for looked in looks:
             await self._encoding.add(looked)
         await self._encoding.finish()

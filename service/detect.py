@@ -19,6 +19,7 @@ from service.judge import Judge, Question
 from service.metrics import Metrics
 from service.problems import DeadlineExceeded, MalformedRequest, Problem, UploadTooSlow
 from service.state import Service
+from service.tracing import request_span
 from service.upload import CROPS_TYPE, Upload, UploadLimits, check_headers, received
 
 router = APIRouter(tags=["detect"])
@@ -135,7 +136,8 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         stack.enter_context(service.admitted(None if partial else patience))
         model = service.model(query.model)
         check_headers(request, limits, crops=crops)
-        upload = await _arrived(stack, request, limits)
+        with request_span.get().start("upload"):
+            upload = await _arrived(stack, request, limits)
         stack.enter_context(service.pace.work())
         request.state.headers["Content-Digest"] = content_digest(upload.sha256)
         arrived = asyncio.get_running_loop().time() - begun

@@ -8,6 +8,7 @@ from pipeline.frames import F32, U8
 from pipeline.prepared import Cut, Outline, TrackOutline
 from service.batcher import Batcher, Expired, Owner
 from service.job import Looked
+from service.tracing import Span, request_span
 
 MOST_WAITING = 256
 """Samples of one request that wait for the encoder at most; then its decoder waits too."""
@@ -23,6 +24,8 @@ class Encoding:
     def __init__(self, encoder: Batcher[U8, F32], *, deadline: float, kept_frames: int = 0) -> None:
         self._encoder, self._deadline, self._kept_frames = encoder, deadline, kept_frames
         self._owner = Owner()
+        self._span: Span | None = None
+        """From the first sample on until all are encoded."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._features: dict[Cut, list[F32]] = {}
         self._samples: dict[Cut, U8] = {}
@@ -37,6 +40,8 @@ class Encoding:
         """Encode the samples of a look; returns when there is room for another one. Raises what a look
         that was added before has failed with."""
         count = looked.samples.shape[0] * looked.samples.shape[1]
+        if self._span is None:
+            self._span = self._owner.span = request_span.get().start("encode")
         if self._waiting == 0:
             self._begun = asyncio.get_running_loop().time()
         self._waiting += count
@@ -47,9 +52,11 @@ class Encoding:
 
     async def finish(self) -> None:
         """Wait for all that was added. Raises Expired, ItemFailed or BatcherDead."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._collect()
+        with self._span or Span() as span:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            span.note(queue_wait_s=self.queued_s, busy_s=self.busy_s)
+            self._collect()
 
     async def until(self, outline: Outline) -> None:
         """Wait until all that an outline names is encoded, or can not be any more."""
@@ -72,6 +79,8 @@ class Encoding:
         """Give up what is not encoded yet; ends when all of it has left the queue."""
         for task in self._tasks:
             task.cancel()
+        if self._span is not None:
+            self._span.end()
         return asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _encode(self, looked: Looked, count: int) -> None:

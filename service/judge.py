@@ -11,7 +11,7 @@ from pipeline.explain import frames_needed, unexplained
 from pipeline.prepared import Outline
 from pipeline.scores import TrackScores
 from pipeline.verdict import MIN_LOOKS, decide
-from service.batcher import Batcher, BatcherDead, Expired
+from service.batcher import Batcher, BatcherDead, Expired, Owner
 from service.encoding import Encoding
 from service.explaining import explained
 from service.graphs import samples_a_look
@@ -20,6 +20,7 @@ from service.metrics import Cause, Stage
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service
+from service.tracing import request_span
 from service.upload import Upload
 
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
@@ -111,21 +112,24 @@ class Judge:
             await asyncio.gather(stopped, running, return_exceptions=True)
 
     async def _answer(self) -> Answer:
-        loop, question = asyncio.get_running_loop(), self._question
+        loop, question, request = asyncio.get_running_loop(), self._question, request_span.get()
         outline = await self._seen()
         self._stage = "temporal"
         scored_at = loop.time()
-        scored = await question.model.temporal.submit(
-            self._encoding.sequences(outline), deadline=question.deadline
-        )
+        with request.start("temporal") as span:
+            scored = await question.model.temporal.submit(
+                self._encoding.sequences(outline), deadline=question.deadline, owner=Owner(span=span)
+            )
+            span.note(queue_wait_s=scored.queued_s)
         ended = loop.time()
-        answer = decide(
-            outline,
-            scored.results,
-            question.model.bundle,
-            explain=question.explain,
-            timeline=question.timeline,
-        )
+        with request.start("verdict"):
+            answer = decide(
+                outline,
+                scored.results,
+                question.model.bundle,
+                explain=question.explain,
+                timeline=question.timeline,
+            )
         if question.partial and outline.coverage.expired and answer.verdict == "not_applicable":
             self._stage = "decode"
             raise Expired("no face that can be judged was seen before the deadline")

@@ -6,6 +6,8 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from service.tracing import request_span
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the request that the running task works for."""
 
@@ -13,7 +15,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, request id and what `extra` adds."""
+    """One JSON object a line: time, level, logger, message, request id, trace, and what `extra` adds."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Serialise a record; values that JSON does not know become text."""
@@ -25,6 +27,7 @@ class JsonFormatter(logging.Formatter):
         }
         if (identity := request_id.get()) is not None:
             line["request_id"] = identity
+        line |= request_span.get().ids
         line |= {k: v for k, v in vars(record).items() if k not in _STANDARD}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.logs import request_id
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.tracing import OFF, Span, Tracer, request_span
 
 HEADER = "X-Request-ID"
 CLIENT_GONE = 499
@@ -24,14 +25,22 @@ log = logging.getLogger("service.access")
 class RequestMiddleware:
     """Plain ASGI: anything that wraps `receive` would hide from the handler that the client has gone."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer = OFF) -> None:
+        self._app, self._metrics, self._tracer = app, metrics, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with self._tracer.request(scope) as span:
+            token = request_span.set(span)
+            try:
+                await self._serve(scope, receive, send, span)
+            finally:
+                request_span.reset(token)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         identity = _identity(Headers(scope=scope).get(HEADER))
         scope.setdefault("state", {}).update(request_id=identity, headers={})
         token = request_id.set(identity)
@@ -55,11 +64,13 @@ class RequestMiddleware:
             response = problem_response("internal-error", "the server failed", request_id=identity)
             await response(scope, receive, send_with_id)
         finally:
-            self._finish(scope, status, time.monotonic() - begun)
+            self._finish(scope, status, time.monotonic() - begun, span)
             request_id.reset(token)
 
-    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+    def _finish(self, scope: Scope, status: int, seconds: float, span: Span) -> None:
+        found = getattr(scope.get("route"), "path", None)
+        span.answered(scope, found, status)
+        route = found or "unmatched"
         key = scope["state"].get("key")
         self._metrics.answered(scope["method"], route, status, seconds, key)
         level = logging.DEBUG if route in PROBED else logging.INFO

@@ -13,6 +13,7 @@ from service.batcher import Batcher
 from service.graphs import EncoderGraph, TemporalGraph
 from service.metrics import Metrics
 from service.settings import Settings
+from service.tracing import OFF, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Served:
     temporal: Batcher[F32, TrackScores]
 
 
-def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
+def load(bundle: Bundle, settings: Settings, metrics: Metrics, tracer: Tracer = OFF) -> Served:
     """Open both graphs and run every shape once; the batchers are not started.
 
     Logs what the bundle runs on, since that decides its speed. Raises BundleError.
@@ -91,6 +92,7 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
         stall_s=settings.request_timeout_s,
         threads=engine.encoder_runs,
         on_batch=metrics.on_batch("encoder", encoder.fill),
+        tracer=tracer,
     )
     judging = Batcher(
         f"temporal {bundle.manifest.id}",
@@ -101,5 +103,6 @@ def load(bundle: Bundle, settings: Settings, metrics: Metrics) -> Served:
         stall_s=settings.request_timeout_s,
         source=encoding,
         on_batch=metrics.on_batch("temporal", temporal.fill),
+        tracer=tracer,
     )
     return Served(bundle, engine, encoding, judging)

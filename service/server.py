@@ -20,6 +20,7 @@ from service.sandbox import NotConfined
 from service.scratch import scratch
 from service.settings import Settings
 from service.state import Service
+from service.tracing import tracer_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def run(settings: Settings) -> int:
     except OSError as e:
         return _refuse(f"can not listen on {settings.host}:{settings.port}: {e.strerror or e}")
     with scratch(settings.scratch_dir) as folder:
-        service = Service(settings, bundles, folder)
+        service = Service(settings, bundles, folder, tracer_of(settings))
         server = _Server(create_app(service), service, listening)
         server.run(sockets=[listening])
     return 1 if server.failed else 0

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -155,6 +156,10 @@ class Settings(BaseSettings):
         description="Existing directory for clips while they are worked on, of no other server.",
         json_schema_extra={"default_in_words": "a private temporary directory"},
     )
+    traces: bool = Field(
+        default=False,
+        description="Send traces by OTLP over HTTP as `OTEL_*` variables say; needs the extra `otel`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity of the JSON log lines on standard error."
     )
@@ -165,6 +170,19 @@ class Settings(BaseSettings):
         if path is not None:
             read_keys(path)
         return path
+
+    @field_validator("traces")
+    @classmethod
+    def _traceable(cls, wanted: bool) -> bool:
+        if not wanted:
+            return False
+        if (protocol := _otlp_protocol()) != "http/protobuf":
+            raise ValueError(f"traces are sent as http/protobuf, not as {protocol}")
+        try:
+            import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        except ModuleNotFoundError as e:
+            raise ValueError(f"it needs {e.name}: install deepfake-detect[otel]") from e
+        return True
 
     @model_validator(mode="after")
     def usable(self) -> Self:
@@ -211,6 +229,12 @@ def _as_set(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _otlp_protocol() -> str:
+    """What OpenTelemetry's variables ask for."""
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "http/protobuf")
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from service.models import Bundles, Served, load
 from service.pace import Pace
 from service.problems import NotFound, Unavailable
 from service.settings import Settings
+from service.tracing import OFF, Tracer
 from service.workers import DecoderPool
 
 LIVENESS_AFTER_S = 10.0
@@ -25,8 +26,8 @@ flight have that long to end before the process is replaced."""
 class Service:
     """Everything that answers requests. `start` and `stop` frame its life."""
 
-    def __init__(self, settings: Settings, bundles: Bundles, scratch: Path) -> None:
-        self.settings, self.bundles, self.scratch = settings, bundles, scratch
+    def __init__(self, settings: Settings, bundles: Bundles, scratch: Path, tracer: Tracer = OFF) -> None:
+        self.settings, self.bundles, self.scratch, self.tracer = settings, bundles, scratch, tracer
         self.metrics = Metrics()
         self.models: dict[str, Served] = {}
         self.pool = _pool(settings, scratch, self.metrics)
@@ -42,7 +43,7 @@ class Service:
         await self.pool.start()
         self.metrics.sandbox.info(self.pool.confinement.labels())
         for name, bundle in self.bundles.by_id.items():
-            served = await asyncio.to_thread(load, bundle, self.settings, self.metrics)
+            served = await asyncio.to_thread(load, bundle, self.settings, self.metrics, self.tracer)
             served.encoder.start()
             served.temporal.start()
             self.models[name] = served
@@ -77,6 +78,7 @@ class Service:
             await served.encoder.stop()
             await served.temporal.stop()
         await self.pool.stop()
+        await asyncio.to_thread(self.tracer.close)
 
     def drain(self) -> None:
         """Say from now on that the service is not ready, so that balancers send nobody any more.

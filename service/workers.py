@@ -17,6 +17,7 @@ from service.batcher import Expired
 from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
 from service.job import Job, Listener, Told
 from service.sandbox import Confinement, NotConfined
+from service.tracing import request_span
 
 COMMAND = (sys.executable, "-m", "service.decoder")
 LONGEST_PAUSE_S = 30.0
@@ -113,15 +114,20 @@ class DecoderPool:
         takes too long, and what the listener raises.
         """
         loop = asyncio.get_running_loop()
-        submitted = loop.time()
+        submitted, request = loop.time(), request_span.get()
         while True:
-            child = await self._next_idle(submitted, deadline)
+            with request.start("queue"):
+                child = await self._next_idle(submitted, deadline)
             taken()
             now = loop.time()
             budget_s = None if look_until is None else max(0.0, look_until - now)
             try:
                 given = replace(job, budget_s=budget_s, cpu_s=self._cpu_s(job))
-                return await self._decode(child, given, listener, deadline), now - submitted
+                with request.start("look") as span:
+                    outline = await self._decode(child, given, listener, deadline)
+                    span.note(**{f"{name}_s": ms / 1000 for name, ms in outline.timing_ms.items()})
+                    span.note(bursts=outline.coverage.bursts, faces=outline.faces_seen)
+                return outline, now - submitted
             except NotAtWork:
                 child.kill("crash")
 

@@ -9,19 +9,20 @@ from service.app import create_app
 from service.models import open_bundles
 from service.settings import Settings
 from service.state import Service
+from service.tracing import OFF
 
 
 class Running:
     """A service on an event loop of its own, asked in process."""
 
-    def __init__(self, models, scratch, **settings):
+    def __init__(self, models, scratch, tracer=OFF, **settings):
         self.settings = Settings(models_dir=models, decoders=1, provider="cpu", threads=1, **settings)
-        self.scratch = scratch
+        self.scratch, self.tracer = scratch, tracer
         self.runner = asyncio.Runner()
         self.runner.run(self._make())
 
     async def _make(self):
-        self.service = Service(self.settings, open_bundles(self.settings), self.scratch)
+        self.service = Service(self.settings, open_bundles(self.settings), self.scratch, self.tracer)
         self.app = create_app(self.service)
 
     async def start(self):

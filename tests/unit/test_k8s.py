@@ -81,15 +81,21 @@ def test_kustomize_builds_every_manifest() -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_the_documented_overlay_mounts_the_keys(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", DEPLOYMENT_DOCS.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_documented_overlay_mounts_the_keys_and_leads_to_a_collector(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    for block in re.findall(r"```yaml\n(.*?)```", DEPLOYMENT_DOCS.read_text(encoding="utf-8"), re.DOTALL):
+        for name, value in yaml.safe_load(block).items():
+            content[name] = content.get(name, []) + value if isinstance(value, list) else value
     shutil.copytree(ROOT / "k8s", tmp_path / "deepfake-detect" / "k8s")
     overlay = tmp_path / "overlay" / "kustomization.yaml"
     overlay.parent.mkdir()
-    overlay.write_text("".join(blocks))
+    overlay.write_text(yaml.safe_dump(content))
     built = subprocess.run(["kubectl", "kustomize", overlay.parent], check=True, capture_output=True)
-    (manifest,) = (d for d in yaml.safe_load_all(built.stdout) if d["kind"] == "Deployment")
-    kubernetes_validate.validate(manifest, OLDEST, strict=True)
+    kinds = {d["kind"]: d for d in yaml.safe_load_all(built.stdout)}
+    manifest, policy = kinds["Deployment"], kinds["NetworkPolicy"]
+    for changed in (manifest, policy):
+        kubernetes_validate.validate(changed, OLDEST, strict=True)
+    assert [port["port"] for way in policy["spec"]["egress"] for port in way["ports"]] == [4318]
     pod = manifest["spec"]["template"]["spec"]
     (server,) = pod["containers"]
     (file,) = (Path(e["value"]) for e in server["env"] if e["name"] == "DETECTOR_API_KEYS_FILE")

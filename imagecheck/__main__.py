@@ -19,7 +19,7 @@ from imagecheck import boot, contents, report
 from imagecheck.base import BaseError, make_base, registries
 from imagecheck.boot import CheckFailed
 from imagecheck.context import Context
-from imagecheck.dockerfile import DockerfileError, chain, parse
+from imagecheck.dockerfile import chain, parse
 from imagecheck.namespaces import own_mounts, own_network
 from imagecheck.replay import Image, Replay, ReplayError
 
@@ -56,7 +56,7 @@ def main(
         own_mounts()
         with tempfile.TemporaryDirectory(prefix="imagecheck-", dir=scratch) as folder:
             _check(target, base, Path(folder), twice=twice, write=write)
-    except (BaseError, CheckFailed, DockerfileError, OSError, ReplayError, SubprocessError) as e:
+    except (BaseError, CheckFailed, OSError, ReplayError, SubprocessError, ValueError) as e:
         sys.exit(f"image-check: {e}")
 
 

@@ -20,6 +20,7 @@ COPY requirements/dev.lock requirements/dev.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY pipeline pipeline
 COPY service service
+COPY batch batch
 COPY export export
 COPY training training
 COPY cli cli

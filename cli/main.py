@@ -6,6 +6,7 @@ import typer
 
 from cli import (
     autoencoders,
+    batch,
     calibrate,
     crop,
     distill,
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(key.key)
 app.command()(scan.scan)
+app.command()(batch.batch)
 app.command()(sample.sample)
 app.command()(crop.crop)
 app.command()(prepare.prepare)

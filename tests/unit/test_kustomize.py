@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import kubernetes_validate
 import pytest
+import typer
 import yaml
 
+from batch.clips import Shard
+from batch.scorer import CLIPS_PER_DECODER
+from cli.batch import TEMPORARY
+from cli.main import app
+from cli.output import ERROR
 from service.settings import Settings, load_settings, variables
 from service.upload import FRAMING_BYTES
 from tests.unit.test_dockerfile import environment as baked
@@ -52,6 +59,11 @@ def names(place: str) -> list[str]:
 
 OVERLAYS, COMPONENTS = names("overlays"), names("components")
 KSERVE = yaml.safe_load((K8S / "examples" / "kserve" / "inferenceservice.yaml").read_text(encoding="utf-8"))
+BULK = {
+    manifest["kind"]: manifest
+    for path in (K8S / "examples" / "bulk-job").glob("*.yaml")
+    for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+}
 FILES = [path for path in sorted(K8S.rglob("*.yaml")) if path.name != "kustomization.yaml"]
 COMBINATIONS = [
     (overlay, components)
@@ -202,6 +214,83 @@ def test_kserve_runs_the_container_of_the_base(monkeypatch: pytest.MonkeyPatch) 
     assert predictor["timeout"] > load_settings().request_timeout_s
 
 
+@pytest.mark.parametrize("kind", ["Job", "NetworkPolicy"])
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+def test_bulk_job_is_valid(kind: str, version: str) -> None:
+    kubernetes_validate.validate(BULK[kind], version, strict=True)
+
+
+def test_each_index_of_the_bulk_job_scores_one_share() -> None:
+    spec = BULK["Job"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert spec["completionMode"] == "Indexed"
+    assert 0 < spec["parallelism"] <= spec["completions"]
+    expanded = [
+        [argument.replace("$(JOB_COMPLETION_INDEX)", str(index)) for argument in container["args"]]
+        for index in range(spec["completions"])
+    ]
+    command = typer.main.get_command(app)
+    assert isinstance(command, typer.core.TyperGroup)
+    shards = []
+    for name, *arguments in expanded:
+        given = command.commands[name].make_context(name, arguments).params
+        shards.append(Shard.parse(given["shard"]))
+        mounted = {m["mountPath"]: m.get("readOnly", False) for m in container["volumeMounts"]}
+        assert [mounted[path] for path in given["inputs"]] == [True]
+        assert mounted[str(given["results"])] is False
+    assert shards == [Shard(index, spec["completions"]) for index in range(spec["completions"])]
+
+
+def test_the_bulk_job_tries_again_what_another_pod_could_mend() -> None:
+    spec = BULK["Job"]["spec"]
+    failed, disrupted = spec["podFailurePolicy"]["rules"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never", "which a policy for failures needs"
+    assert spec["backoffLimitPerIndex"] > 0
+    assert failed["action"] == "FailJob"
+    assert set(failed["onExitCodes"]["values"]) == {click.UsageError.exit_code, ERROR}
+    assert TEMPORARY not in failed["onExitCodes"]["values"]
+    (condition,) = disrupted["onPodConditions"]
+    assert (disrupted["action"], condition["type"]) == ("Ignore", "DisruptionTarget")
+
+
+def test_pod_of_the_bulk_job_keeps_the_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = pod_of(BULK["Job"])
+    base = pod_of(yaml.safe_load((K8S / "base" / "deployment.yaml").read_text(encoding="utf-8")))
+    assert pod is not None
+    assert base is not None
+    (container,) = pod["containers"]
+    check_container(container)
+    settings = settings_of(pod, monkeypatch)
+    limits, scratch = container["resources"]["limits"], pod["volumes"][0]["emptyDir"]
+    taken = quantity(scratch["sizeLimit"]) + settings.decoders * settings.decode_memory_bytes
+    assert scratch["medium"] == "Memory"
+    assert quantity(limits["memory"]) - taken >= 2**30
+    in_flight = min(settings.max_in_flight, CLIPS_PER_DECODER * settings.decoders)
+    assert quantity(scratch["sizeLimit"]) >= in_flight * settings.max_upload_bytes
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["scratch"] == str(settings.scratch_dir)
+    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+    assert pod["securityContext"].items() >= base["securityContext"].items()
+    assert pod["automountServiceAccountToken"] is pod["enableServiceLinks"] is False
+
+
+def test_an_archive_is_only_read_and_keeps_its_owner() -> None:
+    """Without readOnly in the claim, the kubelet gives every file of it to the pod's fsGroup."""
+    pod = pod_of(BULK["Job"])
+    assert pod is not None
+    (claim,) = (v["persistentVolumeClaim"] for v in pod["volumes"] if v["name"] == "archive")
+    assert claim["readOnly"] is True
+
+
+def test_the_bulk_job_has_no_network_and_gets_no_requests() -> None:
+    policy, labels = BULK["NetworkPolicy"]["spec"], BULK["Job"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == policy["egress"] == []
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    service = yaml.safe_load((K8S / "base" / "service.yaml").read_text(encoding="utf-8"))
+    assert not service["spec"]["selector"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(K8S)))
 def test_file_names_versions_and_settings_that_exist_and_no_way_to_the_host(path: Path) -> None:
     """Needs no kustomize: holds for manifests and for patches."""
@@ -213,7 +302,8 @@ def test_file_names_versions_and_settings_that_exist_and_no_way_to_the_host(path
         images = [container["image"] for container in containers if "image" in container]
         assert all(image.endswith(f":{VERSION}") for image in images)
         assert {name for container in containers for name in environment(container)} <= set(variables())
-        assert all(set(volume) == {"name", "emptyDir"} for volume in pod.get("volumes", []))
+        kinds = {kind for volume in pod.get("volumes", []) for kind in volume} - {"name"}
+        assert kinds <= {"emptyDir"} | ({"persistentVolumeClaim"} if manifest["kind"] == "Job" else set())
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert all("hostPort" not in port for container in containers for port in container.get("ports", []))
         for container in pod.get("initContainers", []):
@@ -352,7 +442,7 @@ def test_nothing_leaves_the_pod_and_one_port_is_open() -> None:
     assert policy["egress"] == []
     (rule,) = policy["ingress"]
     assert rule == {"ports": [{"port": "http", "protocol": "TCP"}]}
-    others = [path for path in FILES if path.parent.name != "base"]
+    others = [path for path in FILES if path.parent.name not in ("base", "bulk-job")]
     assert all("NetworkPolicy" not in path.read_text(encoding="utf-8") for path in others)
 
 

@@ -209,9 +209,10 @@ def _overall(codes: set[int]) -> int:
 
 @contextmanager
 def _bar(files: int, *, visible: bool) -> Iterator[Callable[[Path], Tell]]:
-    """A bar on a terminal's standard error. Gives what to call as a file is begun, and what to tell of it.
+    """A bar on a terminal. Gives what to call as a file is begun, and what to tell of it.
 
-    What people read meanwhile goes above it; what goes to a file or a pipe stays untouched.
+    It is on standard error, and on standard output where that is a terminal as well: findings can go above it
+    only if one console prints both. What goes to a file or a pipe stays untouched.
     """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -223,8 +224,9 @@ def _bar(files: int, *, visible: bool) -> Iterator[Callable[[Path], Tell]]:
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
+    console = out if out.is_terminal else err
     bar = Progress(
-        *columns, console=err, transient=True, disable=not visible, redirect_stdout=out.is_terminal
+        *columns, console=console, transient=True, disable=not visible, redirect_stdout=out.is_terminal
     )
     with bar:
         task = bar.add_task("", total=files)

@@ -29,39 +29,38 @@ from deepfake_detect_client import (
     Unavailable,
     Unreachable,
 )
-from pipeline.bundle import default_models
 from service.keys import line_for
 from tests import media
 from tests.bundles import tiny_bundle
-from tests.server import ROOT, Server
+from tests.server import LIMIT, ROOT, Server
 
 PACKAGE = ROOT / "clients" / "python"
 README = (PACKAGE / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SELF = [sys.executable, "-c", "from cli.main import main; main()"]
 ONCE = Retries(attempts=1)
-LIMIT = 8_000_000
-"""Bytes of an upload; the faces of a clip take more than the clip."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def models(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    tiny_bundle(path / "tiny")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, models):
     """Where a newcomer stands: with the sample clip and the faces in it."""
     path = tmp_path_factory.mktemp("newcomer")
-    for command in (("sample", "--seconds", "1", "sample.mp4"), ("crop", "sample.mp4")):
-        assert run(*command, folder=path).returncode == 0
+    media.face_clip(path / "sample.mp4", seconds=1.0)
+    assert run("crop", "sample.mp4", folder=path, DETECTOR_MODELS_DIR=str(models)).returncode == 0
     return path
 
 
 def run(*words: object, folder, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*SELF, *map(str, words)],
-        cwd=folder,
-        env=clean() | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [*SELF, *map(str, words)]
+    given = clean() | environment
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False)
 
 
 def clean() -> dict[str, str]:
@@ -70,8 +69,8 @@ def clean() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    one = Server(tmp_path_factory.mktemp("server"), default_models(), max_upload_bytes=LIMIT)
+def server(tmp_path_factory, models):
+    one = Server(tmp_path_factory.mktemp("server"), models)
     yield one
     assert one.stop() == 0
 
@@ -169,10 +168,9 @@ def test_a_clip_of_unknown_length_that_is_too_large_is_told_so(client):
         client.detect(Endless())
 
 
-def test_keys_and_their_rates(tmp_path, clip):
-    tiny_bundle(tmp_path / "models" / "tiny")
+def test_keys_and_their_rates(tmp_path, models, clip):
     (tmp_path / "keys").write_text(line_for("web", "s3cret") + " rate=1/min burst=1\n")
-    one = Server(tmp_path, tmp_path / "models", decoders=1, api_keys_file=tmp_path / "keys")
+    one = Server(tmp_path, models, decoders=1, api_keys_file=tmp_path / "keys")
     try:
         with pytest.raises(KeyRefused), Client(one.url) as nobody:
             nobody.models()
@@ -189,10 +187,9 @@ def test_keys_and_their_rates(tmp_path, clip):
         assert one.stop() == 0
 
 
-def test_a_client_waits_for_a_busy_service_and_is_served_then(tmp_path, clip):
+def test_a_client_waits_for_a_busy_service_and_is_served_then(tmp_path, models, clip):
     """The one place is held by an upload that does not go on, until the client has been turned away."""
-    tiny_bundle(tmp_path / "models" / "tiny")
-    one = Server(tmp_path, tmp_path / "models", decoders=1, max_in_flight=1)
+    one = Server(tmp_path, models, decoders=1, max_in_flight=1)
     host, port = one.url.removeprefix("http://").split(":")
     head = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: video/mp4\r\nContent-Length: 9\r\n\r\nabc"
     statuses = []
@@ -217,9 +214,10 @@ def test_a_client_waits_for_a_busy_service_and_is_served_then(tmp_path, clip):
         assert one.stop() == 0
 
 
-def test_a_scan_by_a_server_is_what_a_scan_here_is(folder, server):
+def test_a_scan_by_a_server_is_what_a_scan_here_is(folder, server, models):
     words = ("scan", "--json", "sample.mp4")
-    here, there = (run(*words, *more, folder=folder) for more in ((), ("--server", server.url)))
+    here = run(*words, folder=folder, DETECTOR_MODELS_DIR=str(models))
+    there = run(*words, "--server", server.url, folder=folder)
     assert here.returncode == there.returncode
     mine, theirs = (json.loads(done.stdout) for done in (here, there))
     for side in (mine, theirs):

@@ -247,7 +247,8 @@ def test_a_terminal_shows_findings_above_the_bar(media, models):
     shown = drained(ours)
     os.close(ours)
     assert scanning.wait() == 1
-    assert "\x1b[1;31mmanipulated" in shown
+    assert "\r\x1b[2K\x1b[1;31mmanipulated" in shown
+    assert "\r\x1b[2K\x1b[1;2mnot applicable" in shown
     assert "\x1b[31m" in shown
     assert "2 files: 1 manipulated, 1 not applicable" in shown
 

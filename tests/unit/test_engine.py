@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import engine as engines
 from pipeline.bundle import open_bundle, sha256
-from pipeline.engine import BEST_BATCH, Engine, score
+from pipeline.engine import BEST_BATCH, Engine, encoded, score, scored
 from pipeline.errors import BundleCorrupt, BundleError
 from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
 from pipeline.runtime import CPU, CUDA, cuda_options
@@ -63,6 +63,16 @@ def test_scores_are_those_of_the_graphs(path):
         steps, pooled = expected_scores(track.samples)
         np.testing.assert_allclose(found.steps, steps, atol=1e-5)
         np.testing.assert_allclose(found.pooled, pooled, atol=1e-5)
+
+
+def test_sequences_that_share_a_run_score_as_alone(path):
+    engine = Engine(open_bundle(path))
+    sequences = encoded(engine, clip_of(3, 7, 1, 4, 2))
+    together, alone = scored(engine, sequences, at_once=4), scored(engine, sequences)
+    assert [s.steps.shape for s in together] == [(n, 2) for n in (3, 7, 1, 4, 2)]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a.steps, b.steps, atol=1e-6)
+        np.testing.assert_allclose(a.pooled, b.pooled, atol=1e-6)
 
 
 def test_the_provider_is_read_from_the_live_session(path):

@@ -11,6 +11,11 @@ from pipeline.sampleclip import write_sample
 from tests.browser import chromium
 from tests.server import ROOT, served
 
+LOADED = """video => new Promise((resolve) => {
+  const look = () => (video.seeking || video.readyState < 4 ? setTimeout(look, 50) : resolve());
+  look();
+})"""
+
 
 def main() -> None:
     """Serve, judge, look."""
@@ -19,7 +24,7 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true", help="the dark colours")
     parser.add_argument("--faces", type=int, default=1, help="faces of the sample clip")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=0, help="0 takes all of the page")
+    parser.add_argument("--height", type=int, default=860, help="0 takes all of the page")
     parser.add_argument("--start", action="store_true", help="before a clip is chosen")
     parser.add_argument("--print", action="store_true", help="the report, as PDF")
     given = parser.parse_args()
@@ -34,11 +39,12 @@ def main() -> None:
         if not given.start:
             page.set_input_files("#file", write_sample(Path(scratch) / "sample.mp4", faces=given.faces))
             page.locator("#verdict-words").wait_for()
-            page.locator(".moment").first.click()
+            page.locator(".moment").nth(2).click()
+            page.locator("video").evaluate(LOADED)
             page.locator("#same-bytes:has-text('finds')").wait_for()
             page.mouse.move(0, 0)
             page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-            page.wait_for_timeout(500)
+            page.wait_for_timeout(2000)  # until the browser's own sign of loading has faded
         if given.print:
             given.out.write_bytes(page.pdf(format="A4"))
         else:

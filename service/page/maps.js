@@ -77,6 +77,6 @@ function hottest(grid) {
 }
 
 function faithful({ deletion, random, area }) {
-  const figure = (value) => value.toFixed(2);
-  return `Without the strongest ${share(area)} the log-odds fall by ${figure(deletion)}, without as much at random by ${figure(random)}.`;
+  const moved = (fall) => `${fall < 0 ? "rise" : "fall"} by ${Math.abs(fall).toFixed(2)}`;
+  return `Without the strongest ${share(area)} the log-odds ${moved(deletion)}; without as much at random they ${moved(random)}.`;
 }

@@ -30,8 +30,10 @@ export class Progress {
   /** The server has looked at a part of the clip. */
   looked({ bursts, planned, faces }) {
     const part = planned ? Math.min(1, bursts / planned) : 0;
-    $("looked").value = part;
-    $("looked-words").textContent = `${bursts} of ${count(planned, "moment")}, ${count(faces, "face")} so far`;
+    const seen = `${bursts} of ${count(planned, "moment")}, ${count(faces, "face")}`;
+    if (part < 1) $("looked").value = part;
+    else $("looked").removeAttribute("value");
+    $("looked-words").textContent = part < 1 ? `${seen} so far` : `${seen}; weighing the evidence`;
     this.#announce(part, (at) => `${share(at)} looked at, ${count(faces, "face")} so far`);
   }
 

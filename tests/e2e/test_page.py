@@ -450,7 +450,7 @@ EXPLANATION = {
             "box": [10, 10, 50, 50],
             "region": [5, 5, 60, 60],
             "grid": [[0.0, 0.1, 0.2], [0.1, 0.9, 0.1], [0.0, 0.1, 0.0]],
-            "faithfulness": {"deletion": 0.31, "random": 0.04, "area": 0.2},
+            "faithfulness": {"deletion": 0.31, "random": -0.04, "area": 0.2},
             "overlay": None,
             "withheld": None,
         },
@@ -501,7 +501,7 @@ def test_heat_maps_evidence_and_moving_boxes_of_an_answer(visit, server, clips):
     assert page.locator(".map").count() == 3
     expect(page.locator(".map [role=img]")).to_have_attribute("aria-label", re.compile("lies at the middle"))
     expect(page.locator(".map").nth(0)).to_contain_text(
-        "the log-odds fall by 0.31, without as much at random by 0.04"
+        "the log-odds fall by 0.31; without as much at random they rise by 0.04"
     )
     expect(page.locator(".map").nth(1)).to_contain_text("Withheld. Taking away what")
     expect(page.locator(".map img")).to_have_attribute("src", PNG)

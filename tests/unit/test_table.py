@@ -81,7 +81,7 @@ def test_errors_say_why_and_all_are_counted():
 
 def test_neighbours_share_a_mark_that_shows_the_highest():
     fakes = [0.0] * 100
-    fakes[50] = 0.99
+    fakes[51] = 0.99
     line = sparkline(fakes, THRESHOLDS).plain
     assert len(line) == MOST_MARKS
     assert line.count(BLOCKS[-1]) == 1

@@ -124,7 +124,7 @@ def test_the_shapes_of_events_are_those_that_are_sent(kind):
 def test_a_difference_is_named_with_its_place():
     schemas = json.loads(json.dumps(OPENAPI["components"]["schemas"]))
     face, answer = schemas["Face"], schemas["Answer"]
-    face["properties"]["boxes"] = {"type": "array", "items": {"type": "number"}}
+    face["properties"]["gaze"] = {"type": "array", "items": {"type": "number"}}
     face["properties"]["box"]["maxItems"] = 5
     del face["properties"]["usable"]
     face["properties"]["track"] = {"type": "string"}
@@ -133,7 +133,7 @@ def test_a_difference_is_named_with_its_place():
     answer["required"].remove("media")
     assert against(answer, Answer, schemas) == [
         "Answer.media: is optional, the client always wants it",
-        "Answer.faces[].boxes: is missing in the client",
+        "Answer.faces[].gaze: is missing in the client",
         "Answer.faces[].usable: is unknown to the service",
         "Answer.faces[].box: the lists are of other lengths",
         "Answer.faces[].timeline: may be null, which the client does not take",
@@ -154,10 +154,10 @@ def test_an_answer_is_read_and_written_as_it_came():
 
 def test_a_newer_service_is_read_and_what_it_adds_is_kept():
     newer = json.loads(json.dumps(SHOWN))
-    newer["provenance"] = {"c2pa": None}
-    newer["faces"][0] |= {"boxes": [{"time_s": 0.0, "box": [1, 2, 3, 4]}], "evidence": []}
+    newer["weather"] = {"rain": None}
+    newer["faces"][0] |= {"gaze": [{"time_s": 0.0, "at": [1, 2]}], "mood": []}
     answer = Answer.model_validate(newer)
-    assert answer.faces[0].model_extra["evidence"] == []
+    assert answer.faces[0].model_extra["mood"] == []
     assert answer.model_dump(mode="json") == newer
 
 

@@ -38,19 +38,54 @@ class FaceQuality(_Part):
     remarks: list[str]
 
 
-class Explanation(_Part):
-    """Where on the face the evidence lies: mean probability of `fake` of each cell, rows from the top left.
+Box = tuple[float, float, float, float]
+"""x, y, width and height in pixels of the upright picture."""
 
-    `extent` is the part of the face box that the grid covers, as x, y, width and height in units of the box.
-    """
+
+class FaceAt(_Part):
+    """Where a face is at one time."""
+
+    time_s: float
+    box: Box
+
+
+class FaceLook(FaceAt):
+    """One look at a face, and how manipulated it looks there."""
+
+    fake: float
+
+
+class Faithfulness(_Part):
+    """Whether a map names what the score rests on: by how much the log-odds of the look fall when the cells
+    that it names are taken away, and on average when as many are taken at random. area: their share."""
+
+    deletion: float
+    random: float
+    area: float
+
+
+class ExplainedFrame(FaceLook):
+    """Where on the face one look's evidence lies: `grid` has rows from the top left and covers `region`,
+    `overlay` is a PNG as a data URI. Both are None where the map is withheld, and `withheld` says why."""
+
+    region: Box
+    grid: list[list[float]] | None
+    faithfulness: Faithfulness | None
+    overlay: str | None
+    withheld: str | None
+
+
+class Explanation(_Part):
+    """Maps of the most suspicious looks at a face, the most suspicious first."""
 
     method: str
-    grid: list[list[float]]
-    extent: tuple[float, float, float, float]
+    withheld: str | None
+    frames: list[ExplainedFrame]
 
 
 class Face(_Part):
-    """One face followed through the clip. `box` is its median, x, y, width and height in upright pixels."""
+    """One face followed through the clip. `box` is its median, `boxes` its way, with the timeline; `evidence`
+    are the looks that carried its score, the most suspicious first."""
 
     track: int
     usable: bool
@@ -58,11 +93,21 @@ class Face(_Part):
     first_s: float
     last_s: float
     frames_used: int
-    box: tuple[float, float, float, float]
+    box: Box
+    boxes: list[FaceAt]
     quality: FaceQuality
     timeline: list[Moment]
     segments: list[Moment]
+    evidence: list[FaceLook]
     explanation: Explanation | None
+
+
+class Provenance(_Part):
+    """What the file says of its origin. c2pa: whether it carries a C2PA manifest; valid: None where that was
+    not checked."""
+
+    c2pa: str
+    valid: bool | None = None
 
 
 class Media(_Part):
@@ -78,6 +123,14 @@ class Media(_Part):
     frame_rate: float
     frames_decoded: int
     frames_used: int
+    provenance: Provenance
+
+
+class Stretch(_Part):
+    """A stretch of the clip, in seconds."""
+
+    start_s: float
+    end_s: float
 
 
 class Coverage(_Part):
@@ -85,6 +138,7 @@ class Coverage(_Part):
 
     seconds_looked_at: float
     fraction: float
+    not_looked_at: list[Stretch]
     truncated: bool
     why: str | None
 
@@ -115,6 +169,7 @@ class Timing(_Part):
     detect: float = 0.0
     encode: float = 0.0
     temporal: float = 0.0
+    explain: float = 0.0
     total: float = 0.0
 
 
@@ -130,7 +185,7 @@ class Answer(_Part):
     media: Media
     coverage: Coverage
     model: Model
-    timing_ms: Timing
+    timing_ms: Timing = Timing()
 
 
 class Progress(_Part):

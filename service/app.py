@@ -17,6 +17,7 @@ from pipeline.errors import MediaError
 from service import detect, docs, lag, routes, web
 from service.access import AccessMiddleware
 from service.canary import Canary
+from service.drain import DrainMiddleware
 from service.headers import HeadersMiddleware
 from service.middleware import CLIENT_GONE, RequestMiddleware
 from service.problems import ServiceError, problem_of, problem_response
@@ -97,6 +98,11 @@ def create_app(service: Service) -> FastAPI:
         app.add_middleware(AccessMiddleware, keys_file=settings.api_keys_file, metrics=service.metrics)
     app.add_middleware(RequestMiddleware, metrics=service.metrics, tracer=service.tracer)
     app.add_middleware(HeadersMiddleware)
+    app.add_middleware(
+        DrainMiddleware,
+        most_bytes=settings.max_upload_bytes,
+        most_s=min(settings.upload_timeout_s, settings.shutdown_grace_s),
+    )
     app.add_exception_handler(ServiceError, _on_error)
     app.add_exception_handler(MediaError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -1,0 +1,70 @@
+"""What a client goes on sending after it was refused is taken for a while, then its connection is closed.
+
+A client in the middle of an upload reads an answer only once it has sent all, or sees that it can send no
+more; when the server closed at once, what it had sent by then would destroy the answer on its way (RFC 9112,
+9.6). The HTTP server alone would take whatever comes, without an end.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class DrainMiddleware:
+    """Plain ASGI, outside of all else: by then the request has no place, no file and no log line any more."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int, most_s: float) -> None:
+        """most_bytes, most_s: what is taken after an answer, and for how long."""
+        self._app, self._most_bytes, self._most_s = app, most_bytes, most_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or not _has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        asked, arrived = False, False
+        last: Message | None = None
+
+        async def watched() -> Message:
+            nonlocal asked, arrived
+            asked = True
+            message = await receive()
+            arrived = arrived or message["type"] == "http.disconnect" or not message.get("more_body", False)
+            return message
+
+        async def held(message: Message) -> None:
+            nonlocal last
+            if message["type"] == "http.response.start" and not arrived:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                last = {"type": "http.response.body", "body": b""}
+                message = {**message, "more_body": True}
+            await send(message)
+
+        await self._app(scope, watched, held)
+        if last is not None:
+            if not arrived and (asked or not _waits_for_a_word(scope)):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._most_s):
+                        await self._drain(receive)
+            await send(last)
+
+    async def _drain(self, receive: Receive) -> None:
+        taken = 0
+        while taken <= self._most_bytes:
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _waits_for_a_word(scope: Scope) -> bool:
+    """Whether the client sends its body only when it is told to (RFC 9110, 10.1.1)."""
+    return Headers(scope=scope).get("expect", "").lower() == "100-continue"

@@ -121,7 +121,8 @@ class Timing(_Part):
 
 
 class Answer(_Part):
-    """Verdict on one clip: a pure function of its bytes, the bundle and the settings, but for `timing_ms`."""
+    """Verdict on one clip: a pure function of its bytes, the bundle and the settings, but for `timing_ms` and
+    `receipt`, which tells when it was signed; docs/receipts.md says what it proves."""
 
     id: str
     verdict: Verdict
@@ -133,3 +134,4 @@ class Answer(_Part):
     coverage: CoverageOf
     model: Model
     timing_ms: Timing
+    receipt: str | None = None

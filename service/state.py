@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.media import Limits
 from service.child import DecoderConfig
@@ -14,6 +15,9 @@ from service.problems import NotFound, Unavailable
 from service.settings import Settings
 from service.tracing import OFF, Tracer
 from service.workers import DecoderPool
+
+if TYPE_CHECKING:
+    from service.receipts import Signer
 
 LIVENESS_AFTER_S = 10.0
 """Seconds between the loss of a part, when readiness falls, and the fall of liveness: requests in
@@ -28,6 +32,7 @@ class Service:
         self.metrics = Metrics()
         self.models: dict[str, Served] = {}
         self.pool = _pool(settings, scratch, self.metrics)
+        self.signer = _signer(settings)
         self.in_flight = 0
         self.pace = Pace()
         self.doubt: str | None = "the self-test has not passed yet"
@@ -137,6 +142,16 @@ class Service:
 def _check(why_not: str | None) -> None:
     if why_not is not None:
         raise Unavailable(why_not, problem="not-ready", retry_after_s=2.0)
+
+
+def _signer(settings: Settings) -> "Signer | None":
+    """What signs answers, None where there are no keys. Raises SigningKeysError."""
+    if settings.signing_key_file is None:
+        return None
+    from service.receipts import Signer
+    from service.signing import read_signing_keys
+
+    return Signer(read_signing_keys(settings.signing_key_file), settings)
 
 
 def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:

@@ -17,8 +17,10 @@ from cli import (
     sample,
     scan,
     serve,
+    signing_key,
     train,
     verify,
+    verify_receipt,
 )
 from cli.output import fail
 from pipeline.errors import DetectError
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(key.key)
+app.command()(signing_key.signing_key)
 app.command()(scan.scan)
 app.command()(batch.batch)
 app.command()(sample.sample)
@@ -44,6 +47,7 @@ app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(calibrate.calibrate)
 app.command()(verify.verify)
+app.command()(verify_receipt.verify_receipt)
 
 
 def main() -> None:

@@ -185,7 +185,8 @@ class Timing(_Part):
 
 
 class Answer(_Part):
-    """Verdict on one clip: a pure function of its bytes, the bundle and the settings, but for `timing_ms`."""
+    """Verdict on one clip: a pure function of its bytes, the bundle and the settings, but for `timing_ms` and
+    `receipt`, which tells when it was signed; docs/receipts.md says what it proves."""
 
     id: str
     verdict: Verdict
@@ -197,6 +198,7 @@ class Answer(_Part):
     coverage: CoverageOf
     model: Model
     timing_ms: Timing = Timing()
+    receipt: str | None = None
 
     def timed(self, milliseconds: Mapping[str, float]) -> "Answer":
         """The same with the milliseconds of each stage; those of others are left out."""

@@ -15,13 +15,15 @@ from service.metrics import Metrics
 from service.problems import MissingKey, RateLimited, ServiceError, UnknownKey, problem_of, problem_response
 
 HEADER = "X-API-Key"
+OPEN = frozenset({"/v1/keys"})
+"""Whoever is shown a receipt needs the public keys, and need not be a client."""
 _ALMOST = 1 - 1e-6
 """A token, less what floating-point seconds may lack of it."""
 
 
 def guarded(path: str) -> bool:
     """Whether a path needs a key where there are keys."""
-    return path == "/v1" or path.startswith("/v1/")
+    return path not in OPEN and (path == "/v1" or path.startswith("/v1/"))
 
 
 class AccessMiddleware:

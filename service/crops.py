@@ -111,6 +111,8 @@ def read_crops(path: Path, manifest: Manifest, max_faces: int) -> tuple[list[Loo
 class CropsJudge(Judge):
     """Answers a question about crops instead of a clip."""
 
+    kind = "crops"
+
     async def answer(self) -> Answer:
         """Raises MalformedCrops, DeadlineExceeded or Unavailable."""
         answer = await super().answer()

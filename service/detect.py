@@ -153,7 +153,7 @@ async def _answered(request: Request, query: DetectQuery, judge: type[Judge]) ->
         )
         if not crops and wants_events(request.headers.getlist("accept")):
             return EventStream(service, upload, question, request.state, stack.pop_all())
-        answer = await until_gone(request, judge(service, upload, question).answer())
+        answer = await until_gone(request, judge(service, upload, question).signed_answer())
     service.metrics.judged(answer)
     return Response(answer.model_dump_json(), media_type="application/json", headers=request.state.headers)
 

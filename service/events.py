@@ -112,7 +112,7 @@ class EventStream(StreamingResponse):
 
         judge = Judge(self._service, self._upload, self._question, watch=watch, judged=judged)
         try:
-            answer = await judge.answer()
+            answer = await judge.signed_answer()
         except (MediaError, ServiceError) as e:
             events.put_nowait(self._problem(problem_of(e), str(e)))
         except Exception:  # the response has begun, so that nobody else can tell the client

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pipeline.answer import Answer
 from pipeline.explain import frames_needed, unexplained
@@ -81,6 +81,16 @@ class Judge:
         self._stage: Stage = "queue"
         self._waited = 0.0
         self._next_running = 0.0
+
+    kind: ClassVar[Literal["clip", "crops"]] = "clip"
+    """What is judged."""
+
+    async def signed_answer(self) -> Answer:
+        """The answer, with a receipt where there is a key to sign with. Raises as `answer`."""
+        answer, signer = await self.answer(), self._service.signer
+        if signer is None:
+            return answer
+        return await asyncio.to_thread(signer.signed, answer, self.kind, self._upload, self._question)
 
     async def answer(self) -> Answer:
         """Raises MediaError, DeadlineExceeded or Unavailable."""

@@ -8,6 +8,7 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.bundle import Bundle
+from service.keyset import KeySet
 from service.problems import PROBLEMS, MalformedRequest, NotFound, Problem, Unavailable, in_markdown
 from service.state import Service
 
@@ -78,6 +79,15 @@ async def model_card(request: Request, name: str) -> ModelCard:
         raise NotFound(f"no model {name[:64]!r}", problem="unknown-model")
     manifest = bundle.manifest.model_dump(mode="json")
     return ModelCard(**_summary(service, bundle), card=bundle.card, manifest=manifest)
+
+
+@router.get("/v1/keys", response_model=KeySet, responses=_EXTRA, tags=["models"])
+async def keys(request: Request, response: Response) -> KeySet:
+    """The public keys of receipts as a JWK Set, without any where answers are not signed. Needs no key."""
+    _no_parameters(request)
+    response.headers["Cache-Control"] = "public, max-age=300"
+    signer = _service(request).signer
+    return signer.published if signer is not None else KeySet()
 
 
 @router.get("/livez", tags=["health"], responses=_UNREADY)

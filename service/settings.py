@@ -36,6 +36,12 @@ class Settings(BaseSettings):
         "seen within seconds.",
         json_schema_extra={"default_in_words": "none: `/v1` is open to all"},
     )
+    signing_key_file: Path | None = Field(
+        default=None,
+        description="File of the Ed25519 keys, in PEM or as JWK, the first of which signs answers; all are "
+        "published. See [receipts](docs/receipts.md).",
+        json_schema_extra={"default_in_words": "none: answers are not signed"},
+    )
     docs: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
     page: bool = Field(default=True, description="Serve the web page at `/`.")
     models_dir: Path = Field(
@@ -169,6 +175,15 @@ class Settings(BaseSettings):
     def _readable(cls, path: Path | None) -> Path | None:
         if path is not None:
             read_keys(path)
+        return path
+
+    @field_validator("signing_key_file")
+    @classmethod
+    def _signs(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            from service.signing import read_signing_keys  # what it needs is not loaded without keys
+
+            read_signing_keys(path)
         return path
 
     @field_validator("traces")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.media import Limits
 from service.batcher import Batcher
@@ -17,6 +17,9 @@ from service.problems import NotFound, Unavailable
 from service.settings import Settings
 from service.tracing import OFF, Tracer
 from service.workers import DecoderPool
+
+if TYPE_CHECKING:
+    from service.receipts import Signer
 
 LIVENESS_AFTER_S = 10.0
 """Seconds between the loss of a part, when readiness falls, and the fall of liveness: requests in
@@ -31,6 +34,7 @@ class Service:
         self.metrics = Metrics()
         self.models: dict[str, Served] = {}
         self.pool = _pool(settings, scratch, self.metrics)
+        self.signer = _signer(settings)
         self.in_flight = 0
         self.pace = Pace()
         self.doubt: str | None = "the self-test has not passed yet"
@@ -158,6 +162,16 @@ def _oldest_s(queues: Iterable[DecoderPool | Batcher[Any, Any]], loop: asyncio.A
 def _check(why_not: str | None) -> None:
     if why_not is not None:
         raise Unavailable(why_not, problem="not-ready", retry_after_s=2.0)
+
+
+def _signer(settings: Settings) -> "Signer | None":
+    """What signs answers, None where there are no keys. Raises SigningKeysError."""
+    if settings.signing_key_file is None:
+        return None
+    from service.receipts import Signer
+    from service.signing import read_signing_keys
+
+    return Signer(read_signing_keys(settings.signing_key_file), settings)
 
 
 def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:

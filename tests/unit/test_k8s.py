@@ -16,7 +16,7 @@ from tests.unit.test_dockerfile import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
-DEPLOYMENT_DOCS = ROOT / "docs" / "deployment.md"
+DOCS = [ROOT / "docs" / name for name in ("deployment.md", "receipts.md")]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 OLDEST = "1.30"
 """The first Kubernetes whose preStop can sleep without a feature gate."""
@@ -81,9 +81,10 @@ def test_kustomize_builds_every_manifest() -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_the_documented_overlay_mounts_the_keys_and_leads_to_a_collector(tmp_path: Path) -> None:
+def test_the_documented_overlay_mounts_keys_and_leads_to_a_collector(tmp_path: Path) -> None:
     content: dict[str, Any] = {}
-    for block in re.findall(r"```yaml\n(.*?)```", DEPLOYMENT_DOCS.read_text(encoding="utf-8"), re.DOTALL):
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS)
+    for block in re.findall(r"```yaml\n(.*?)```", pages, re.DOTALL):
         for name, value in yaml.safe_load(block).items():
             content[name] = content.get(name, []) + value if isinstance(value, list) else value
     shutil.copytree(ROOT / "k8s", tmp_path / "deepfake-detect" / "k8s")
@@ -98,11 +99,13 @@ def test_the_documented_overlay_mounts_the_keys_and_leads_to_a_collector(tmp_pat
     assert [port["port"] for way in policy["spec"]["egress"] for port in way["ports"]] == [4318]
     pod = manifest["spec"]["template"]["spec"]
     (server,) = pod["containers"]
-    (file,) = (Path(e["value"]) for e in server["env"] if e["name"] == "DETECTOR_API_KEYS_FILE")
-    (mounted,) = (m["name"] for m in server["volumeMounts"] if m["mountPath"] == str(file.parent))
-    assert [v["secret"]["secretName"] for v in pod["volumes"] if v["name"] == mounted] == [
-        "deepfake-detect-keys"
-    ]
+    for setting, secret in (
+        ("DETECTOR_API_KEYS_FILE", {"secretName": "deepfake-detect-keys"}),
+        ("DETECTOR_SIGNING_KEY_FILE", {"secretName": "deepfake-detect-signing", "defaultMode": 0o440}),
+    ):
+        (file,) = (Path(e["value"]) for e in server["env"] if e["name"] == setting)
+        (mounted,) = (m["name"] for m in server["volumeMounts"] if m["mountPath"] == str(file.parent))
+        assert [v["secret"] for v in pod["volumes"] if v["name"] == mounted] == [secret]
 
 
 def test_probes_ask_different_questions() -> None:

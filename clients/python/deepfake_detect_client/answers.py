@@ -174,7 +174,8 @@ class Timing(_Part):
 
 
 class Answer(_Part):
-    """Verdict on one clip. `probabilities` is None where the verdict is `not_applicable`."""
+    """Verdict on one clip. `probabilities` is None where the verdict is `not_applicable`; `receipt` is the
+    service's signature (a compact JWS), where it signs."""
 
     id: str
     verdict: Verdict
@@ -186,6 +187,7 @@ class Answer(_Part):
     coverage: Coverage
     model: Model
     timing_ms: Timing = Timing()
+    receipt: str | None = None
 
 
 class Progress(_Part):

@@ -41,7 +41,7 @@ import service.decoder as decoder
 def outline(steps, cuts=((0, 0),)):
     facts = MediaFacts("0" * 64, 1, "mp4", "h264", 64, 64, 1.0, 25.0, 4, 4)
     coverage = {n: 1 for n in inspect.signature(Coverage).parameters} | {
-        "truncated": False, "why": None, "expired": False}
+        "truncated": False, "why": None, "expired": False, "spans": ()}
     track = {n: 1 for n in inspect.signature(TrackOutline).parameters} | {
         "start_s": np.zeros(steps, np.float32), "cuts": cuts,
         "end_s": np.ones(steps, np.float32), "boxes": np.ones((1, 5), np.float32),

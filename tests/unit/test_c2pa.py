@@ -42,6 +42,11 @@ FILES = {
         struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4) + MANIFEST,
         "present",
     ),
+    "iso of a large size": (
+        "mp4",
+        struct.pack(">I4sQ", 1, b"uuid", 40) + ISO_MANIFEST + bytes(8),
+        "present",
+    ),
     "iso, another uuid": ("mp4", box(b"uuid", bytes(16)) + box(b"mdat", size=0) + MANIFEST, "absent"),
     "iso, a box without end": ("mp4", box(b"mdat", size=7) + MANIFEST, "absent"),
     "iso, cut off": ("mp4", MANIFEST[:20], "absent"),

@@ -148,6 +148,19 @@ def test_clip_over_the_limit_of_unannounced_size_is_cut_off(server, clean):
         problem(server.detect(pieces(), "video/mp4"), 413, "upload-too-large")
 
 
+def test_one_who_goes_on_sending_after_a_refusal_hears_it_and_is_cut_off(server, clean):
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: video/mp4\r\nContent-Length: {1 << 40}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=20) as s:
+        s.sendall(head.encode() + bytes(LIMIT // 2))
+        assert s.recv(65536).startswith(b"HTTP/1.1 413")
+        with pytest.raises(ConnectionError):  # what the kernels hold between both ends comes on top
+            for _ in range(64):
+                s.sendall(bytes(LIMIT))
+
+
 def test_clip_without_a_face_is_answered_and_not_judged(server, tmp_path, clean):
     answer = ageless(server.detect(media.write_clip(tmp_path / "c.mp4", media.pattern(30)).read_bytes()))
     assert answer["verdict"] == "not_applicable"

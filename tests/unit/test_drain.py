@@ -14,11 +14,12 @@ class Client:
     """Sends so many pieces, None for no end, and keeps what it was sent."""
 
     def __init__(self, pieces, headers=()):
-        self.pieces, self.taken, self.sent = pieces, 0, []
+        self.pieces, self.taken, self.sent, self.answered = pieces, 0, [], []
         names = [(b"content-length", b"5000"), *headers]
         self.scope = {"type": "http", "method": "POST", "path": "/", "headers": names}
 
     async def receive(self):
+        self.answered.append(b"no" in [part.get("body") for part in self.sent])
         if self.taken == self.pieces:
             await asyncio.Event().wait()
         self.taken += 1
@@ -55,6 +56,12 @@ def test_the_rest_of_an_upload_is_taken_and_the_connection_closed(app):
     client = Client(pieces=5)
     assert client.served(app) == b"close"
     assert client.taken == 5
+
+
+def test_the_answer_is_sent_before_the_rest_is_taken():
+    client = Client(pieces=5)
+    client.served(refuses)
+    assert client.answered == [True] * 5
 
 
 def test_no_more_is_taken_than_an_upload_may_have():

@@ -43,7 +43,9 @@ def make_plan(
 
     part_clips: clips in one part at most. Raises BatchError or BundleError.
     """
-    clips = [clip for clip in find_clips(inputs) if shard is None or shard.holds(clip)]
+    results = out.absolute()  # which may lie inside of the archive
+    found = (clip for clip in find_clips(inputs) if not Path(clip.file).is_relative_to(results))
+    clips = [clip for clip in found if shard is None or shard.holds(clip)]
     bundle = open_bundle(work.bundle, allow_untrained=work.settings.allow_untrained)
     claim(out, Run.of(work.settings, bundle, explain=work.explain, timeline=work.timeline))
     outcomes = read_outcomes(out)

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from batch.clips import Clip
 from batch.errors import BatchError
 from pipeline.answer import Answer
-from pipeline.bundle import Bundle, sha256
+from pipeline.bundle import Bundle
+from pipeline.detect.registry import digest_of
 from service.settings import Settings
 
 RUN = "run.json"
@@ -48,7 +49,7 @@ class Run(BaseModel):
         return cls(
             model=bundle.manifest.id,
             digest=bundle.digest,
-            face_model=_face_model(settings.face_model),
+            face_model=digest_of(settings.face_model),
             explain=explain,
             timeline=timeline,
             **same,
@@ -154,13 +155,3 @@ def _write(at: Path, text: str) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-
-
-def _face_model(path: Path | None) -> str | None:
-    """Digest of the face detector's file, or of all graphs of a pack; None for the embedded one."""
-    if path is None:
-        return None
-    if not path.is_dir():
-        return sha256(path)
-    digests = [sha256(file) for file in sorted(path.glob("*.onnx"))]
-    return "sha256:" + hashlib.sha256("".join(digests).encode()).hexdigest()

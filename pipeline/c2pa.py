@@ -4,6 +4,7 @@ Only headers of boxes, chunks and segments are read, a bounded number of them, a
 parsed: whether it is valid, and whom it names, takes a library and a list of whom to trust.
 """
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -25,21 +26,22 @@ def c2pa_of(path: Path, container: str) -> C2pa:
     if find is None:
         return "not_checked"
     with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
         try:
-            found = find(file)
+            found = find(file, end)
         except struct.error:  # the file ends within a header
             found = False
     return "not_checked" if found is None else "present" if found else "absent"
 
 
-def _in_iso(file: BinaryIO) -> bool | None:
+def _in_iso(file: BinaryIO, end: int) -> bool | None:
     """Boxes of ISO/IEC 14496-12: size, type, a larger size where that is 1, and a user type of `uuid`."""
     at = 0
     for _ in range(MOST_PARTS):
+        if at >= end:  # a part may claim more than any file has
+            return False
         file.seek(at)
         head = file.read(32)
-        if not head:
-            return False
         size, kind = struct.unpack_from(">I4s", head)
         start = 8
         if size == 1:
@@ -53,10 +55,12 @@ def _in_iso(file: BinaryIO) -> bool | None:
     return None
 
 
-def _in_jpeg(file: BinaryIO) -> bool | None:
+def _in_jpeg(file: BinaryIO, end: int) -> bool | None:
     """APP11 segments before the picture (ISO/IEC 19566-5): the type stands in the first one of a superbox."""
     at = 2
     for _ in range(MOST_PARTS):
+        if at >= end:  # a part may claim more than any file has
+            return False
         file.seek(at)
         head = file.read(64)
         marker, size = struct.unpack_from(">HH", head)
@@ -71,10 +75,12 @@ def _in_jpeg(file: BinaryIO) -> bool | None:
     return None
 
 
-def _in_png(file: BinaryIO) -> bool | None:
+def _in_png(file: BinaryIO, end: int) -> bool | None:
     """The chunk `caBX`, which stands before the picture."""
     at = 8
     for _ in range(MOST_PARTS):
+        if at >= end:  # a part may claim more than any file has
+            return False
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))
         if kind in (b"caBX", b"IDAT", b"IEND"):
@@ -83,14 +89,14 @@ def _in_png(file: BinaryIO) -> bool | None:
     return None
 
 
-def _in_riff(file: BinaryIO) -> bool | None:
+def _in_riff(file: BinaryIO, end: int) -> bool | None:
     """The chunk `C2PA` of a RIFF form; chunks are padded to whole pairs of bytes."""
     at = 12
     for _ in range(MOST_PARTS):
+        if at >= end:  # a part may claim more than any file has
+            return False
         file.seek(at)
         head = file.read(8)
-        if not head:
-            return False
         kind, size = struct.unpack("<4sI", head)
         if kind == b"C2PA":
             return True
@@ -98,7 +104,7 @@ def _in_riff(file: BinaryIO) -> bool | None:
     return None
 
 
-_FINDERS: dict[str, Callable[[BinaryIO], bool | None]] = {
+_FINDERS: dict[str, Callable[[BinaryIO, int], bool | None]] = {
     "mp4": _in_iso,
     "jpeg": _in_jpeg,
     "png": _in_png,

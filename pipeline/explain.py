@@ -44,8 +44,8 @@ WITHHELD = {
     "low_score": "the score is below the threshold for authentic, so that there is nothing to explain",
     "not_judged": "the face is left out of the verdict",
     "many_faces": f"only the {MOST_FRAMES_IN_ALL} most suspicious faces are explained",
-    "not_better_than_random": "taking away what the map names lowers the score no more than taking away "
-    "other parts does",
+    "not_better_than_random": f"at least one of {DRAWS} choices by lot of as many parts lowers the score "
+    "as much as taking away those that the map names",
     "out_of_time": "the deadline came first",
 }
 """Why there is no map."""
@@ -118,9 +118,12 @@ def explained(
     return answer.model_copy(update={"faces": faces})
 
 
-def unexplained(answer: Answer, crop: CropSpec, why: str) -> Answer:
-    """The answer with every explanation withheld for one reason."""
-    faces = [f.model_copy(update={"explanation": _nothing(crop, why)}) for f in answer.faces]
+def unexplained(answer: Answer, manifest: Manifest, why: str) -> Answer:
+    """The answer with every explanation withheld, for this reason where a face has none of its own."""
+    faces = [
+        f.model_copy(update={"explanation": _nothing(manifest.crop, _why_not(f, manifest) or why)})
+        for f in answer.faces
+    ]
     return answer.model_copy(update={"faces": faces})
 
 

@@ -1,7 +1,8 @@
 """A clip to try things with, made from pictures that may be used for that.
 
-One face: the photograph of the astronaut Eileen Collins that scikit-image carries (NASA, public
-domain). Several: the group picture `t1` of the insightface package (MIT). Both packages are
+One face: the photograph of the astronaut Eileen Collins that scikit-image carries (NASA, public domain).
+Several: the group picture `t1` that the insightface package (MIT) carries for its own tests; no licence of
+whoever took it is known here, so such clips are for trying and not for publication. Both packages are
 installed with this one.
 """
 

@@ -35,7 +35,7 @@ LABELS = {
     "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer",
     "route": "the route's template, `unmatched` where there is none",
     "stage": "`upload`, `queue` (all waits; of what was given up the one for a decoder), `decode`, `detect`, "
-    "`crop`, `encode`, `temporal` or `total`",
+    "`crop`, `encode`, `temporal`, `explain` or `total`",
     "status": "the HTTP status, or its class (`2xx`); 499 where the client had gone",
     "verdict": "`authentic`, `manipulated`, `uncertain` or `not_applicable`",
 }

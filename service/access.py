@@ -1,6 +1,7 @@
 """Who may ask: a key for everything below /v1, and how often it may be used.
 
-Plain ASGI around the routes: what is refused was neither routed nor was a byte of its body read.
+Plain ASGI around the routes: what is refused was neither routed nor read (`service.drain`
+takes and drops what a client sends all the same).
 """
 
 import time

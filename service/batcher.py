@@ -70,9 +70,10 @@ class Outcome(Generic[Result]):
 @dataclass(eq=False, slots=True)
 class Owner:
     """Whose items they are: a request. due: its next item, on the clock of the one batcher that it is for.
-    span: of what waits for the items."""
+    patient: whether its items may wait for company. span: of what waits for the items."""
 
     due: int | None = None
+    patient: bool = True
     span: Span = field(default_factory=request_span.get)
 
 
@@ -289,7 +290,7 @@ class Batcher(Generic[Item, Result]):
             source is not None
             and waiting + len(source._lanes) >= self._max_batch > waiting
             and all(
-                call.deadline > now + PATIENCE_S and now < call.submitted + COMPANY_S
+                call.owner.patient and call.deadline > now + PATIENCE_S and now < call.submitted + COMPANY_S
                 for call in self._lined_up()
             )
         )

@@ -108,7 +108,7 @@ class Child:
     async def spawn(cls, config: DecoderConfig, command: Sequence[str]) -> "Child":
         """A child that is ready for jobs. Raises FaceModelError, NotConfined or Crashed."""
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         child = cls(
             *await asyncio.get_running_loop().subprocess_exec(
                 _Pipes,

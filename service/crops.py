@@ -33,7 +33,8 @@ MOST_OUTLINE_BYTES = 512 * 1024
 """Far more than a decoder writes for the most faces and bursts. Parsing it takes some 40 times its size."""
 LARGEST = 1e7
 """Pixels, seconds and measures of quality stay far below."""
-MOST_BYTES = 2**53
+MOST_BYTES = 2**53 - 1
+"""More than JSON carries exactly (RFC 8785), so that no answer about it could be signed, is no size."""
 LONGEST_TEXT = 200
 GIVEN = "crops_given: the faces were cut by the client, and so was all that is said of the clip"
 

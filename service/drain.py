@@ -11,6 +11,10 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+SMALL_BYTES = 64 * 1024
+IDLE_S = 2.0
+"""One that sends nothing for so long has heard the answer, or never will."""
+
 
 class DrainMiddleware:
     """Plain ASGI, outside of all else: by then the request has no place, no file and no log line any more."""
@@ -24,6 +28,7 @@ class DrainMiddleware:
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
+        expects = _waits_for_a_word(scope)
         asked, arrived = False, False
         last: Message | None = None
 
@@ -36,6 +41,9 @@ class DrainMiddleware:
 
         async def held(message: Message) -> None:
             nonlocal last
+            if message["type"] == "http.response.start" and not arrived and (asked or not expects):
+                # A small body often lies here already, and its connection may then go on.
+                await self._drain(watched, SMALL_BYTES, 0)
             if message["type"] == "http.response.start" and not arrived:
                 MutableHeaders(scope=message)["Connection"] = "close"
             if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -45,19 +53,20 @@ class DrainMiddleware:
 
         await self._app(scope, watched, held)
         if last is not None:
-            if not arrived and (asked or not _waits_for_a_word(scope)):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._most_s):
-                        await self._drain(receive)
+            if not arrived and (asked or not expects):
+                await self._drain(watched, self._most_bytes, self._most_s)
             await send(last)
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain(self, receive: Receive, most_bytes: int, most_s: float) -> None:
         taken = 0
-        while taken <= self._most_bytes:
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                while taken <= most_bytes:
+                    async with asyncio.timeout(IDLE_S):
+                        message = await receive()
+                    taken += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
 
 
 def _has_body(scope: Scope) -> bool:

@@ -11,6 +11,7 @@ from pipeline.scores import TrackScores
 from service.batcher import Owner
 from service.encoding import Encoding
 from service.models import Served
+from service.tracing import Span
 
 
 async def explained(
@@ -20,16 +21,20 @@ async def explained(
     scores: list[TrackScores],
     encoding: Encoding,
     *,
+    span: Span,
     deadline: float,
 ) -> Answer:
-    """The answer with explanations. Raises Expired, ItemFailed or BatcherDead."""
+    """The answer with explanations. span: of what waits for them.
+
+    Raises Expired, ItemFailed or BatcherDead.
+    """
     sequences = encoding.sequences(outline)
 
     def shown(place: int) -> Shown:
         return Shown(sequences[place], encoding.samples(outline.tracks[place]))
 
     work = explaining(answer, outline, scores, shown, model.bundle)
-    encoder, temporal = Owner(), Owner()
+    encoder, temporal = Owner(span=span, patient=False), Owner(span=span, patient=False)
     answers: list[Any] | None = None
     while True:
         # Cutting, blurring and writing pictures would hold up the event loop.

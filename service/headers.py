@@ -20,7 +20,7 @@ PRIVATE = SECURITY | {"Cache-Control": "no-store"}
 
 
 class HeadersMiddleware:
-    """Plain ASGI, outside of all else, so that no answer goes without."""
+    """Plain ASGI, outside of all that answers, so that no answer goes without."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

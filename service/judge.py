@@ -20,7 +20,7 @@ from service.metrics import Cause, Stage
 from service.models import Served
 from service.problems import DeadlineExceeded, Unavailable
 from service.state import Service
-from service.tracing import request_span
+from service.tracing import Span, request_span
 from service.upload import Upload
 
 LEAST_RESERVE, MOST_RESERVE = 0.1, 0.5
@@ -144,7 +144,9 @@ class Judge:
             self._stage = "decode"
             raise Expired("no face that can be judged was seen before the deadline")
         if question.explain:
-            answer = await self._explained(answer, outline, scored.results)
+            self._stage = "explain"
+            with request.start("explain") as span:
+                answer = await self._explained(answer, outline, scored.results, span)
         queues = {"decoder": self._waited, "encoder": self._encoding.queued_s, "temporal": scored.queued_s}
         seconds = {
             "queue": sum(queues.values()),
@@ -158,16 +160,18 @@ class Judge:
             _observe(self._service, queues, seconds)
         return answer.timed({name: spent * 1000 for name, spent in seconds.items()})
 
-    async def _explained(self, answer: Answer, outline: Outline, scores: list[TrackScores]) -> Answer:
-        """The answer with explanations; they are left out where a client's deadline comes first."""
+    async def _explained(
+        self, answer: Answer, outline: Outline, scores: list[TrackScores], span: Span
+    ) -> Answer:
+        """The answer with explanations; they are left out where the deadline comes first."""
         question = self._question
-        deadline = question.deadline - (EXPLAIN_MARGIN_S if question.partial else 0.0)
+        deadline = question.deadline - EXPLAIN_MARGIN_S
         try:
-            return await explained(question.model, answer, outline, scores, self._encoding, deadline=deadline)
+            return await explained(
+                question.model, answer, outline, scores, self._encoding, span=span, deadline=deadline
+            )
         except Expired:
-            if not question.partial:
-                raise
-            return unexplained(answer, question.model.bundle.manifest.crop, "out_of_time")
+            return unexplained(answer, question.model.bundle.manifest, "out_of_time")
 
     async def _seen(self) -> Outline:
         """The clip as far as it was looked at and encoded in time."""

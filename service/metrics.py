@@ -11,7 +11,7 @@ from service.child import Reason
 from service.problems import PROBLEMS
 
 Item = TypeVar("Item")
-Stage = Literal["upload", "queue", "decode", "encode", "temporal"]
+Stage = Literal["upload", "queue", "decode", "encode", "temporal", "explain"]
 """Where a clip can be given up; `queue` is the wait for a decoder."""
 Cause = Literal["client", "deadline"]
 Result = Literal["right", "wrong", "unanswered", "unknown"]

@@ -52,10 +52,12 @@ class RecordedSpan(Span):
         self.otel.set_attributes({f"detector.{name}": fact for name, fact in facts.items()})
 
     def answered(self, scope: Scope, route: str | None, status: int) -> None:
-        """By the conventions for HTTP servers. A path without a route is left out: it may hold anything."""
+        """By the conventions for HTTP servers. Only a route without parameters gives its path away."""
         self.otel.set_attribute("http.response.status_code", status)
         if route is not None:
-            self.otel.set_attributes({"http.route": route, "url.path": scope["path"]})
+            self.otel.set_attribute("http.route", route)
+            if scope["path"] == route:
+                self.otel.set_attribute("url.path", route)
             self.otel.update_name(f"{_verb(scope)} {route}")
         if status >= 500:
             self._fail(str(status))

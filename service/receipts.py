@@ -52,13 +52,16 @@ class Received(_Part):
 
 
 class Conditions(_Part):
-    """Settings and parameters that bear on the answer. partial: the client's deadline might cut it short."""
+    """Settings and parameters that bear on the answer. face_model: digest of the detector's file, None for
+    the embedded one; partial: the client's deadline might cut it short."""
 
     face_detector: str
+    face_model: str | None
     provider: str
     max_faces: int
     max_pixels: int
     max_duration_s: float
+    decoder_threads: int
     explain: bool
     timeline: bool
     partial: bool
@@ -90,7 +93,10 @@ class Signer:
     """Signs answers with the first of its keys. published: the public parts of all of them."""
 
     def __init__(self, keys: tuple[OKPKey, ...], settings: "Settings") -> None:
+        from pipeline.detect.registry import digest_of  # who only checks receipts opens no detector
+
         self._key, self._settings = keys[0], settings
+        self._face_model = digest_of(settings.face_model)
         self.published = KeySet(keys=[public_part(key) for key in keys])
 
     def signed(self, answer: Answer, kind: Kind, upload: "Upload", question: "Question") -> Answer:
@@ -114,10 +120,12 @@ class Signer:
         given = self._settings
         return Conditions(
             face_detector=given.face_detector,
+            face_model=self._face_model,
             provider=question.model.engine.provider,
             max_faces=question.max_faces,
             max_pixels=given.max_pixels,
             max_duration_s=given.max_duration_s,
+            decoder_threads=given.decoder_threads,
             explain=question.explain,
             timeline=question.timeline,
             partial=question.partial,
@@ -160,7 +168,9 @@ def read_answer(text: str) -> dict[str, Any]:
 
     try:
         answer = json.loads(text, object_pairs_hook=once)
-    except (json.JSONDecodeError, RecursionError) as e:
+    except ReceiptError:
+        raise
+    except (ValueError, RecursionError) as e:  # numbers of thousands of digits, too
         raise ReceiptError("the answer is not JSON") from e
     if not isinstance(answer, dict):
         raise ReceiptError("the answer is no JSON object")

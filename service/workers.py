@@ -19,7 +19,8 @@ from service.job import Job, Listener, Told
 from service.sandbox import Confinement, NotConfined
 from service.tracing import request_span
 
-COMMAND = (sys.executable, "-m", "service.decoder")
+COMMAND = (sys.executable, "-P", "-m", "service.decoder")
+"""-P: nothing is imported from where the server happens to have been started."""
 LONGEST_PAUSE_S = 30.0
 """Between attempts to start a child where none can be started."""
 

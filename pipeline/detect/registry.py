@@ -1,10 +1,11 @@
 """Choosing a face detector by its name."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pipeline.bundle import default_models
+from pipeline.bundle import default_models, sha256
 from pipeline.detect import FaceDetector
 from pipeline.detect.insight import InsightFace
 from pipeline.detect.yunet import YuNet
@@ -42,3 +43,13 @@ def open_detector(
 def embedded_yunet() -> Path:
     """The detector that comes with this project."""
     return default_models() / "detectors" / "yunet.onnx"
+
+
+def digest_of(model: Path | None) -> str | None:
+    """Digest of a detector's file, or of all graphs of a pack; None for the embedded one."""
+    if model is None:
+        return None
+    if not model.is_dir():
+        return sha256(model)
+    digests = [sha256(file) for file in sorted(model.glob("*.onnx"))]
+    return "sha256:" + hashlib.sha256("".join(digests).encode()).hexdigest()

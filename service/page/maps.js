@@ -22,8 +22,8 @@ export function heatMaps({ track, explanation }, seek) {
   const id = `maps-${track}`;
   const shown = frames.map((frame) => figure(track, frame, seek));
   return el(
-    "section",
-    { class: "maps", "aria-labelledby": id },
+    "div",
+    { class: "maps", role: "group", "aria-labelledby": id },
     el("h4", { id }, "Where the evidence lies"),
     explanation.withheld && !shown.length ? el("p", { class: "note" }, `No map is shown. ${why(explanation)}`) : null,
     shown.length ? el("div", { class: "side-by-side" }, ...shown) : null,

@@ -6,8 +6,8 @@ import { percent } from "./format.js";
 export const VERDICTS = {
   authentic: [
     "No sign of manipulation found",
-    "None of the traces that this detector knows was found in the faces it looked at. That is not proof that " +
-      "the clip is genuine.",
+    "The score lies below the threshold: too little was found that speaks for manipulation. That is not proof " +
+      "that the clip is genuine.",
   ],
   manipulated: [
     "Signs of manipulation",

@@ -206,6 +206,19 @@ def test_what_is_done_is_not_done_again(archive, work, tmp_path, monkeypatch):
     assert read_outcomes(tmp_path / "out").keys() >= set(find_clips([str(copy)]))
 
 
+def test_results_within_the_archive_are_no_clips(archive, work, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "plain.mp4").write_bytes((archive / "plain.mp4").read_bytes())
+
+    def planned():
+        plan = make_plan([str(tmp_path)], work(), out)
+        return [Path(clip.file).name for part in plan.parts for clip in part]
+
+    assert planned() == ["plain.mp4"]
+    (out / "notes.txt").write_text("mine")
+    assert planned() == ["plain.mp4"]
+
+
 def test_shards_score_all_and_take_up_what_others_did(archive, work, tmp_path):
     out = tmp_path / "out"
     for index in range(3):

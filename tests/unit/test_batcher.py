@@ -487,6 +487,17 @@ def test_batch_waits_no_longer_than_there_is_work_to_come(how):
     assert chained(body) == [[7]]
 
 
+def test_an_impatient_owner_waits_for_no_company():
+    async def body(first, second, device, _):
+        tasks = [await occupied(first, device), submit(first, [1]), submit(first, [2])]
+        await settle()
+        assert (await second.submit([7], deadline=soon(FAR), owner=Owner(patient=False))).results == [14]
+        device.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert chained(body) == [[7]]
+
+
 def test_batch_waits_for_company_only_so_long(monkeypatch):
     monkeypatch.setattr(service_batcher, "COMPANY_S", 0.05)
     release = threading.Event()

@@ -95,3 +95,10 @@ def test_any_bytes_are_looked_through_in_bounded_steps(tmp_path_factory, contain
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(c2pa, "MOST_PARTS", 50)
         assert c2pa_of(path, container) in {"present", "absent", "not_checked"}
+
+
+@pytest.mark.parametrize("size", [1 << 50, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_box_that_claims_more_than_any_file_has_ends_the_search(tmp_path, size):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(struct.pack(">I4sQ", 1, b"free", size) + bytes(64))
+    assert c2pa_of(path, "mp4") == "absent"

@@ -11,14 +11,18 @@ PIECE = 1000
 
 
 class Client:
-    """Sends so many pieces, None for no end, and keeps what it was sent."""
+    """Sends so many pieces, None for no end, and keeps what it was sent. here: the first is there already."""
 
-    def __init__(self, pieces, headers=()):
+    def __init__(self, pieces, headers=(), *, here=False):
+        self.here = here
         self.pieces, self.taken, self.sent, self.answered = pieces, 0, [], []
         names = [(b"content-length", b"5000"), *headers]
         self.scope = {"type": "http", "method": "POST", "path": "/", "headers": names}
 
     async def receive(self):
+        if not self.here:
+            await asyncio.sleep(0)
+        self.here = False
         self.answered.append(b"no" in [part.get("body") for part in self.sent])
         if self.taken == self.pieces:
             await asyncio.Event().wait()
@@ -84,6 +88,12 @@ def test_what_was_read_by_its_handler_leaves_the_connection_open():
     client = Client(pieces=5)
     assert client.served(reads_all) is None
     assert client.taken == 5
+
+
+def test_a_small_body_that_is_there_already_leaves_the_connection_open():
+    client = Client(pieces=1, here=True)
+    assert client.served(refuses) is None
+    assert client.taken == 1
 
 
 def test_who_asks_before_it_sends_is_not_asked_for_more():

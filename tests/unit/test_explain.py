@@ -323,6 +323,6 @@ def test_no_more_is_asked_at_once_than_memory_is_meant_for(windows, aligned, mon
 def test_all_explanations_can_be_withheld_for_one_reason(windows):
     crop = windows.manifest.crop
     answer = answered(windows, clip_of(painted(np.tile(FACE, 2), crop), crop, faces=2))
-    without = unexplained(answer, crop, "out_of_time")
+    without = unexplained(answer, windows.manifest, "out_of_time")
     assert withheld(without) == ["out_of_time"] * 2
     assert without.probabilities == answer.probabilities

@@ -102,10 +102,12 @@ def test_a_receipt_holds_what_was_judged_and_what_came_of_it(answer, trusted, cl
         "model": answer["model"],
         "settings": {
             "face_detector": "yunet",
+            "face_model": None,
             "provider": "CPUExecutionProvider",
             "max_faces": 2,
             "max_pixels": 36_000_000,
             "max_duration_s": 600.0,
+            "decoder_threads": 1,
             "explain": False,
             "timeline": False,
             "partial": False,
@@ -363,3 +365,8 @@ def test_a_key_is_made_for_its_owner_alone_and_never_over_another(tmp_path, caps
     before = path.read_text()
     assert run("signing-key", path, capsys=capsys)[0] == 3
     assert path.read_text() == before
+
+
+def test_a_number_of_thousands_of_digits_is_no_answer():
+    with pytest.raises(ReceiptError, match="not JSON"):
+        read_answer('{"n": ' + "9" * 5000 + "}")

@@ -247,6 +247,14 @@ def test_who_is_refused_at_the_door_is_seen(running):
     assert "url.path" not in request.attributes
 
 
+def test_a_path_with_something_of_the_client_in_it_is_left_out(running):
+    running.exporter.clear()
+    assert running.ask("GET", "/v2/models/me@example.org/ready").status_code == 404
+    (request,) = running.spans()
+    assert request.attributes["http.route"] == "/v2/models/{name}/ready"
+    assert "url.path" not in request.attributes
+
+
 def test_lines_of_the_log_name_the_trace(running, clip, caplog):
     with caplog.at_level(logging.INFO, "service.access"):
         lines = []

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from service.batcher import Expired
 from service.child import DecoderConfig
 from service.job import Job
 from service.sandbox import NotConfined
-from service.workers import DecoderPool
+from service.workers import COMMAND, DecoderPool
 from tests.bundles import tiny_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -503,3 +504,11 @@ def test_what_is_required_and_lacking_prevents_the_start(tmp_path):
 def test_nonsense_about_the_confinement_prevents_the_start(tmp_path, said):
     with pytest.raises(FaceModelError, match="nonsense"):
         start(tmp_path, said)
+
+
+def test_nothing_is_imported_from_where_the_server_was_started(tmp_path):
+    (tmp_path / "av.py").write_text("import sys; sys.exit('planted')")
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ask = [*COMMAND[:-2], "-c", "import av; print(av.__file__)"]
+    found = subprocess.run(ask, cwd=tmp_path, env=paths, capture_output=True, check=True)
+    assert b"site-packages" in found.stdout

@@ -43,7 +43,7 @@ class Table:
         if answer:
             self._below(Text(answer["summary"]))
             for face in answer["faces"]:
-                self._below(self._face(face, answer["model"]["thresholds"]))
+                self._below(self._face(face, face.get("thresholds", answer["model"]["thresholds"])))
 
     def close(self) -> None:
         """The counts, where there are several."""

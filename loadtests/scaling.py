@@ -216,6 +216,7 @@ def _gpu(found: dict[str, Json], price_ratios: tuple[float, ...]) -> list[str]:
         f"However fast the card, {s.host / s.total:.0%} of the cores stay, so that it saves at most "
         f"{s.graphs / s.total:.0%} of them; where the host has fewer cores than the last column, decoding is "
         "the limit and the card idles. A cheaper encoder moves the break-even up, a dearer one down.",
+        basis(found["limit"]),
     ]
 
 

@@ -92,13 +92,22 @@ class Explanation(_Part):
     frames: list[ExplainedFrame]
 
 
+class ThresholdsOf(_Part):
+    """Between these two probabilities of `fake` the verdict is `uncertain`."""
+
+    authentic_below: float
+    manipulated_above: float
+
+
 class Face(_Part):
     """One face followed through the clip. `box` is its median, `boxes` its way, with the timeline; `evidence`
-    are the looks that carried its score, the most suspicious first."""
+    are the looks that carried its score, the most suspicious first. `thresholds` are the model's, moved apart
+    by doubts about this face and about how much of the clip was seen."""
 
     track: int
     usable: bool
     probabilities: Probabilities | None
+    thresholds: ThresholdsOf
     first_s: float
     last_s: float
     frames_used: int
@@ -150,13 +159,6 @@ class CoverageOf(_Part):
     not_looked_at: list[Stretch]
     truncated: bool
     why: str | None
-
-
-class ThresholdsOf(_Part):
-    """Between these two probabilities of `fake` the verdict is `uncertain`."""
-
-    authentic_below: float
-    manipulated_above: float
 
 
 class Model(_Part):

@@ -51,10 +51,12 @@ WORDS = {
 
 def widened(thresholds: Thresholds, doubts: int) -> Thresholds:
     """The uncertain region, grown by `doubts` remarks on quality or coverage."""
+    if not doubts:
+        return thresholds
     left = (1 - WIDEN_PER_REMARK) ** doubts
     return Thresholds(
-        authentic_below=thresholds.authentic_below * left,
-        manipulated_above=thresholds.manipulated_above + (1 - thresholds.manipulated_above) * (1 - left),
+        authentic_below=round(thresholds.authentic_below * left, PROBABILITY_DIGITS),
+        manipulated_above=round(1 - (1 - thresholds.manipulated_above) * left, PROBABILITY_DIGITS),
     )
 
 
@@ -79,12 +81,14 @@ def decide(
     which `pipeline.explain` puts in.
     """
     calibration = bundle.manifest.calibration
+    unseen = ["partly_seen"] if clip.coverage.truncated else []
     faces = [
         _face(
             track,
             score,
             bundle,
             least_looks=min(MIN_LOOKS, clip.coverage.bursts),
+            doubts=len(unseen),
             timeline=timeline,
         )
         for track, score in zip(clip.tracks, scores, strict=True)
@@ -98,8 +102,8 @@ def decide(
         worst = max(judged, key=lambda f: f.probabilities.fake if f.probabilities else 0.0)
         probabilities = worst.probabilities
         assert probabilities is not None  # noqa: S101 - `judged` holds none without
-        doubts = [*worst.quality.remarks, *(["partly_seen"] if clip.coverage.truncated else [])]
-        thresholds = widened(calibration.thresholds, len(doubts))
+        doubts = [*worst.quality.remarks, *unseen]
+        thresholds = Thresholds(**worst.thresholds.model_dump())
         verdict = cut(probabilities.fake, thresholds)
         reasons = _reasons(verdict, worst, doubts, calibration.thresholds, thresholds)
     if not bundle.manifest.trained:
@@ -151,19 +155,21 @@ def _face(
     bundle: Bundle,
     *,
     least_looks: int,
+    doubts: int,
     timeline: bool,
 ) -> Face:
     calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
     fake = calibrated(float(scores.pooled[1]), calibration)
     moments = _moments(track, scores, calibration)
-    above = calibration.thresholds.manipulated_above
     notes = remarks(track.quality, crop)
     if track.bursts < least_looks:
         notes.append("too_short")
+    thresholds = widened(calibration.thresholds, len(notes) + doubts)
     return Face(
         track=track.track,
         usable=not UNFIT & set(notes),
         probabilities=Probabilities(real=round(1 - fake, PROBABILITY_DIGITS), fake=fake),
+        thresholds=ThresholdsOf(**thresholds.model_dump()),
         first_s=seconds(track.start_s.min()),
         last_s=seconds(track.end_s.max()),
         frames_used=track.frames_used,
@@ -178,7 +184,7 @@ def _face(
             remarks=notes,
         ),
         timeline=moments if timeline else [],
-        segments=_segments(moments, above),
+        segments=_segments(moments, thresholds.manipulated_above),
         evidence=evidence(looks_at(track, scores, bundle.manifest)),
         explanation=None,
     )

@@ -26,7 +26,7 @@ export function showRecord(answer, asked) {
       ["Digest", code(model.digest)],
       ["Precision", model.precision],
       ["Calibration", model.calibration || "none: the figures are the network’s own"],
-      ["Thresholds", `${model.thresholds.authentic_below.toFixed(3)} and ${model.thresholds.manipulated_above.toFixed(3)}`],
+      ["The model's thresholds", `${model.thresholds.authentic_below.toFixed(3)} and ${model.thresholds.manipulated_above.toFixed(3)}`],
       ["Trained", model.trained ? null : "no: its weights are random, and its verdicts mean nothing"],
     ]),
     named("This answer", [

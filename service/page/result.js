@@ -32,8 +32,9 @@ function showVerdict(answer) {
   $("coverage").textContent = coverage(answer);
 }
 
-function gauge({ probabilities: { fake }, model: { thresholds }, faces }) {
-  const { authentic_below: low, manipulated_above: high } = thresholds;
+function gauge({ probabilities: { fake }, model, faces }) {
+  const decisive = faces.find((face) => face.usable && face.probabilities?.fake === fake);
+  const { authentic_below: low, manipulated_above: high } = decisive?.thresholds ?? model.thresholds;
   const zone = (kind, width) => {
     const part = el("span", { class: `zone ${kind}` });
     part.style.width = `${100 * width}%`;
@@ -58,8 +59,8 @@ function gauge({ probabilities: { fake }, model: { thresholds }, faces }) {
       "p",
       { class: "quiet" },
       `Under ${percent(low)} reads as no sign found, from ${percent(high)} on as signs of manipulation; doubts move both ` +
-        "apart. The probability is calibrated on the clips that the model card names. Where few clips are forged, " +
-        "most alarms are false.",
+        "apart. The probability is calibrated where one clip in two is forged, on those that the model card names. " +
+        "Where few clips are forged, most alarms are false.",
     ),
   ];
 }
@@ -77,7 +78,7 @@ function coverage({ coverage: seen, media, faces }) {
 function line(face, answer, timeline) {
   const id = `line-${face.track}`;
   const judged = face.usable && face.probabilities;
-  const kind = judged ? level(face.probabilities.fake, answer.model.thresholds) : "none";
+  const kind = judged ? level(face.probabilities.fake, face.thresholds ?? answer.model.thresholds) : "none";
   const chip = el("p", { class: `chip ${kind}` }, el("span", { class: "figure" }, faceScore(face)), judged ? ` ${LEVELS[kind]}` : "");
   return el(
     "section",

@@ -128,7 +128,7 @@ export class Stage {
       const box = boxAt(face, this.shown === this.still ? null : this.time);
       if (!box) continue;
       const now = scoreAt(face, this.time);
-      const kind = face.usable && now !== null ? level(now, model.thresholds) : "none";
+      const kind = face.usable && now !== null ? level(now, face.thresholds ?? model.thresholds) : "none";
       drawBox(context, [box[0] * x, box[1] * y, box[2] * x, box[3] * y], STROKES[kind]);
       const words = kind === "none" ? "not judged" : percent(now);
       drawLabel(context, `${faceName(face.track)} · ${words}`, box[0] * x, box[1] * y, width, STROKES[kind]);

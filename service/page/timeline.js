@@ -10,7 +10,7 @@ export class Timeline {
   /** seek: called with the time in seconds that somebody wants to see. */
   constructor(face, answer, seek) {
     this.face = face;
-    this.thresholds = answer.model.thresholds;
+    this.thresholds = face.thresholds ?? answer.model.thresholds;
     const last = Math.max(0, ...answer.faces.flatMap((f) => [f.last_s, ...f.timeline.map((m) => m.end_s)]));
     this.length = Math.max(answer.media.duration_s, last) || 1;
     this.seek = seek;

@@ -575,10 +575,8 @@ def results():
     records = [record(number=n, kind=k) for n, k in enumerate(("gif", "png", "multipart"))]
     log = Log({}, {"ValueError: x": ("case-3", 2)})
     whole = house(restarts={"recycled": 2})
-    runs = [
-        {"manner": name, **overload.summed([overload.Arrival(4.0, 0.0, Reply(200, end_s=1.0))] * 8, 10.0)}
-        for name in overload.MANNERS
-    ]
+    answered = [overload.Arrival(4.0, 0.0, Reply(200, end_s=1.0))] * 8
+    runs = [{"manner": name, "peak": 1.0, **overload.summed(answered, 10.0)} for name in overload.MANNERS]
     runs[0] |= {"refused_s": {"p50": 0.01, "p95": 0.02, "p99": 0.06, "worst": 0.07}}
     looks = [soak.Look(float(k), 100, 200, 10, 2) for k in range(8)]
     return {

@@ -129,6 +129,10 @@ def test_a_doubtful_face_makes_a_near_threshold_score_uncertain():
     assert (sure.verdict, unsure.verdict) == ("manipulated", "uncertain")
     assert any(r.startswith("profile: ") for r in unsure.reasons)
     assert "moved apart" in unsure.reasons[0]
+    (plain_face,), (doubted,) = sure.faces, unsure.faces
+    assert plain_face.thresholds == sure.model.thresholds
+    assert doubted.thresholds.manipulated_above > 0.75 >= unsure.model.thresholds.manipulated_above
+    assert (len(plain_face.segments), doubted.segments) == (1, [])
 
 
 def test_a_clip_seen_in_part_is_doubted():
@@ -136,6 +140,7 @@ def test_a_clip_seen_in_part_is_doubted():
     answer = decide(clip(track(), truncated=True), [scores(0.28)], bundle())
     assert answer.verdict == "uncertain"
     assert answer.coverage.why == "the file breaks off"
+    assert answer.faces[0].thresholds.authentic_below < 0.28
 
 
 @pytest.mark.parametrize(

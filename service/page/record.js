@@ -1,7 +1,7 @@
 // What was judged, by what and how: the facts of a report.
 
 import { $, el, facts } from "./dom.js";
-import { bytes, moment, seconds, share } from "./format.js";
+import { bytes, count, moment, seconds, share } from "./format.js";
 
 /** Shows the record of an answer. asked: { file, query, at, requestId, version }. */
 export function showRecord(answer, asked) {
@@ -17,8 +17,8 @@ export function showRecord(answer, asked) {
       ["SHA-256", el("span", {}, code(media.sha256), digest)],
       ["Size", `${bytes(media.bytes)} (${media.bytes} bytes)`],
       ["Format", `${media.container}, ${media.codec}, ${media.width} × ${media.height}`],
-      ["Length", `${seconds(media.duration_s)}, ${Number(media.frame_rate.toFixed(2))} pictures a second`],
-      ["Looked at", `${media.frames_used} pictures, ${share(coverage.fraction)} of the time${coverage.truncated ? "; cut short" : ""}`],
+      ["Length", media.duration_s ? `${seconds(media.duration_s)}, ${rate(media)} pictures a second` : "a single picture"],
+      ["Looked at", `${count(media.frames_used, "picture")}, ${share(coverage.fraction)} of the time${coverage.truncated ? "; cut short" : ""}`],
       ["C2PA manifest", manifest(media.provenance || answer.provenance)],
     ]),
     named("The model", [
@@ -41,6 +41,8 @@ export function showRecord(answer, asked) {
   return compare(asked.file, media.sha256, digest);
 }
 
+const rate = ({ frame_rate: rate }) => Number(rate.toFixed(2));
+
 const settings = (query) =>
   Object.entries(query)
     .map(([name, value]) => `${name}=${value}`)
@@ -51,7 +53,7 @@ function manifest(provenance) {
   const valid = { true: "present and valid", false: "present, but not valid" };
   const words = {
     present: valid[provenance?.valid] || "present; whether it is valid was not checked",
-    absent: "none",
+    absent: "none found; nearly all media have none, which says nothing",
     not_checked: "not looked for in this kind of file",
   };
   return words[provenance?.c2pa];

@@ -66,6 +66,9 @@ function gauge({ probabilities: { fake }, model, faces }) {
 }
 
 function coverage({ coverage: seen, media, faces }) {
+  if (!media.duration_s) {
+    return "A single picture. The embedded models compare pictures that follow each other and can not judge one.";
+  }
   const moments = Math.max(0, ...faces.map((f) => f.timeline.length));
   const where = moments > 1 ? `, at ${count(moments, "moment")} spread over the clip` : "";
   const words = `${seconds(seen.seconds_looked_at)} of ${seconds(media.duration_s)}${where}.`;

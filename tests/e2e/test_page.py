@@ -174,6 +174,14 @@ def test_a_clip_is_judged_shown_and_recorded(visit, server, clips):
     judged(page, clips / "none.mp4")
 
 
+def test_a_single_picture_is_called_one(visit, clips):
+    page = visit()
+    judged(page, clips / "still.png")
+    expect(page.locator("#coverage")).to_contain_text("A single picture")
+    expect(page.locator("#record")).to_contain_text("a single picture")
+    expect(page.locator("#record")).to_contain_text("1 picture,")
+
+
 def test_a_clip_without_a_face_has_no_verdict_and_says_why(visit, clips):
     page = visit()
     judged(page, clips / "none.mp4")

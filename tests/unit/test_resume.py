@@ -170,6 +170,7 @@ import os, signal, sys
 import cli.scan
 from cli.main import main
 judged, number = cli.scan._judge, getattr(signal, sys.argv.pop())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background may ignore it
 def stopping(settings, *, explain):
     judge, digest = judged(settings, explain=explain)
     def once(file, tell):

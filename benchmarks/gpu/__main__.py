@@ -6,14 +6,17 @@ import json
 import platform
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import onnxruntime as ort
 import typer
 
+from benchmarks.clips import Clips
 from benchmarks.gpu.curve import Point, batch_curve, clip_seconds
 from benchmarks.gpu.device import ask, cold_start, memory_growth
 from benchmarks.gpu.report import Result, markdown
+from benchmarks.gpu.service import Service, clips_a_second
 from export.agreement import answers, difference
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.engine import Engine
@@ -33,8 +36,14 @@ def main(
     repeats: Annotated[int, typer.Option(min=3, help="Runs of each measurement.")] = 30,
     clips: Annotated[int, typer.Option(min=1, help="Clips over which device memory is watched.")] = 300,
     cold_starts: Annotated[int, typer.Option(min=1, help="Starts of the service on each provider.")] = 3,
+    load_s: Annotated[
+        float, typer.Option(min=1, help="Seconds of load on the service at most, for each number of clients.")
+    ] = 60.0,
+    compiled: Annotated[
+        bool, typer.Option(help="Compare with torch.compile, which takes minutes to compile.")
+    ] = True,
 ) -> None:
-    """Measure a bundle on a CUDA device: speed, parity with the CPU, one clip, cold start, memory."""
+    """Measure a bundle on a CUDA device: speed, parity, a clip, the service, cold start, memory."""
     try:
         opened = open_bundle(bundle, allow_untrained=True)
     except BundleError as e:
@@ -45,7 +54,9 @@ def main(
     except BundleError as e:
         sys.stderr.write(f"benchmarks.gpu needs a CUDA device and onnxruntime-gpu: {e}\n")
         raise typer.Exit(NO_DEVICE) from e
-    result = measure(opened, repeats=repeats, clips=clips, cold_starts=cold_starts)
+    result = measure(
+        opened, repeats=repeats, clips=clips, cold_starts=cold_starts, load_s=load_s, compiled=compiled
+    )
     out.mkdir(parents=True, exist_ok=True)
     as_json = json.dumps(dataclasses.asdict(result), indent=1)
     (out / f"{result.bundle}.json").write_text(as_json + "\n", encoding="utf-8")
@@ -53,7 +64,9 @@ def main(
     sys.stdout.write(markdown(result))
 
 
-def measure(bundle: Bundle, *, repeats: int, clips: int, cold_starts: int) -> Result:
+def measure(
+    bundle: Bundle, *, repeats: int, clips: int, cold_starts: int, load_s: float, compiled: bool
+) -> Result:
     """All of it; memory first, while the device is empty."""
     memory = memory_growth(lambda: Engine(bundle, provider="require"), clips=clips)
     engines = {
@@ -63,7 +76,7 @@ def measure(bundle: Bundle, *, repeats: int, clips: int, cold_starts: int) -> Re
     curves = {name: _curve(engine, repeats) for name, engine in engines.items()}
     cpu = Engine(bundle, provider="cpu")
     reference = answers(cpu)
-    peers, limits = _peers(bundle, repeats)
+    peers, limits = _peers(bundle, repeats, compiled=compiled)
     exact = engines["ONNX Runtime CUDA, fp32"]
     return Result(
         bundle=bundle.manifest.id,
@@ -79,9 +92,16 @@ def measure(bundle: Bundle, *, repeats: int, clips: int, cold_starts: int) -> Re
             "CUDA": [cold_start(bundle, "require") for _ in range(cold_starts)],
             "CPU": [cold_start(bundle, "cpu") for _ in range(cold_starts)],
         },
+        service=_service(bundle, load_s),
         memory=memory,
         limits=limits,
     )
+
+
+def _service(bundle: Bundle, load_s: float) -> dict[str, Service]:
+    with TemporaryDirectory() as folder:
+        clip = Clips(Path(folder)).clip()
+        return clips_a_second(bundle, clip, {"CUDA": "require", "CPU": "cpu"}, seconds=load_s)
 
 
 def machine() -> dict[str, str]:
@@ -113,7 +133,9 @@ def _curve(engine: Engine, repeats: int) -> list[Point]:
     return batch_curve(engine.encode, _shape(engine.bundle), sizes(engine.bundle), repeats=repeats)
 
 
-def _peers(bundle: Bundle, repeats: int) -> tuple[dict[str, list[Point]], dict[str, float]]:
+def _peers(
+    bundle: Bundle, repeats: int, *, compiled: bool
+) -> tuple[dict[str, list[Point]], dict[str, float]]:
     """Curves of PyTorch and limits in samples a second; nothing where there is no torch for the device."""
     if importlib.util.find_spec("torch") is None:
         return {}, {}
@@ -128,8 +150,9 @@ def _peers(bundle: Bundle, repeats: int) -> tuple[dict[str, list[Point]], dict[s
     ways = {
         "PyTorch eager, fp32": encoder(network, "cuda", bf16=False, compiled=False),
         "PyTorch eager, bf16": encoder(network, "cuda", bf16=True, compiled=False),
-        "torch.compile, bf16": encoder(network, "cuda", bf16=True, compiled=True),
     }
+    if compiled:
+        ways["torch.compile, bf16"] = encoder(network, "cuda", bf16=True, compiled=True)
     curves = {
         name: batch_curve(way, _shape(bundle), sizes(bundle), repeats=repeats) for name, way in ways.items()
     }

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.clips import FILM_S
 from benchmarks.gpu.curve import Point, Seconds
 from benchmarks.gpu.device import MIB, Growth
+from benchmarks.gpu.service import Service
 
 PARITY_LIMIT = 2e-3
 """Largest difference in probability that the CUDA provider may show to the CPU provider."""
@@ -16,7 +18,8 @@ class Result:
 
     curves: samples a second by how they were encoded; limits: samples a second that the rate of large
     matrix products would allow; parity: largest difference in probability to the CPU provider; clip:
-    the longest clip of one face; cold: seconds from start to ready, of each try.
+    the longest clip of one face; cold: seconds from start to ready, of each try; service: whole clips through
+    the service, by provider.
     """
 
     bundle: str
@@ -26,6 +29,7 @@ class Result:
     parity: dict[str, float]
     clip: dict[str, Seconds]
     cold: dict[str, list[float]]
+    service: dict[str, Service] = field(default_factory=dict)
     memory: Growth | None = None
     limits: dict[str, float] = field(default_factory=dict)
 
@@ -59,6 +63,21 @@ def markdown(result: Result) -> str:
             [[name, ", ".join(f"{s:.1f}" for s in tries)] for name, tries in result.cold.items()],
         ),
     ]
+    if result.service:
+        parts += [
+            f"## The service: 720p clips of {FILM_S} s with one face, from upload to answer",
+            _table(
+                ["provider", "clients at once", "clips/s", "median s", "least", "most"],
+                _served(result.service),
+            ),
+            _table(
+                ["provider", "probability of `fake`"],
+                [
+                    [n, "none" if s.probability is None else f"{s.probability:.4f}"]
+                    for n, s in result.service.items()
+                ],
+            ),
+        ]
     if (m := result.memory) is not None:
         parts += [
             f"## Device memory over {m.clips} clips of random lengths",
@@ -68,6 +87,19 @@ def markdown(result: Result) -> str:
             ),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _served(services: dict[str, Service]) -> list[list[str]]:
+    return [
+        [
+            name,
+            str(s.clients),
+            f"{s.rate:.2f}",
+            *(f"{x:.2f}" for x in (s.latency.median, s.latency.least, s.latency.most)),
+        ]
+        for name, service in services.items()
+        for s in service.served
+    ]
 
 
 def _curves(curves: dict[str, list[Point]]) -> str:

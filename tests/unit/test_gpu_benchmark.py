@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ import typer
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import peers
+from benchmarks.gpu import service as served
 from benchmarks.gpu.curve import Clip, Point, Seconds, batch_curve, clip_seconds, seconds
 from benchmarks.gpu.device import MIB, Growth, NotReady, cold_start, memory_growth
 from benchmarks.gpu.report import Result, markdown
+from benchmarks.gpu.service import Served, Service, clips_a_second
 from pipeline.bundle import Manifest, open_bundle
 from pipeline.engine import Engine
+from pipeline.sampleclip import write_sample
 from tests.bundles import tiny_bundle
 from training.model import native_config
 
@@ -102,6 +106,16 @@ def test_a_machine_without_a_device_is_told_so_in_one_line(bundle, tmp_path, nam
     assert not (tmp_path / "out").exists()
 
 
+def test_a_service_is_loaded_by_each_number_of_clients(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "CLIENTS", (1, 2))
+    monkeypatch.setattr(served, "LEAST_REQUESTS", 14)
+    clip = write_sample(tmp_path / "clip.mp4", seconds=3, size=320)
+    found = clips_a_second(bundle, clip, {"here": "cpu"}, seconds=60)["here"]
+    assert found.probability is None or 0 < found.probability < 1
+    assert [s.clients for s in found.served] == [1, 2]
+    assert all(s.rate > 0 and s.latency.least <= s.latency.median <= s.latency.most for s in found.served)
+
+
 RESULT = Result(
     bundle="tiny",
     machine={"device": "a card", "driver": "1"},
@@ -112,6 +126,7 @@ RESULT = Result(
     cold={"CUDA": [4.04, 5.0]},
     memory=Growth(100 * MIB, 900 * MIB, 901 * MIB, 300),
     limits={"fp32": 12345.6},
+    service={"CUDA": Service(0.43216, [Served(8, 12.345, Seconds(0.5, 0.4, 0.75))])},
 )
 
 
@@ -127,6 +142,8 @@ def test_the_report_shows_each_figure():
         "| coarse | 3.0e-03 | **no** |",
         "| CUDA | 10.0 | 9.0 | 20.0 |",
         "| CUDA | 4.0, 5.0 |",
+        "| CUDA | 8 | 12.35 | 0.50 | 0.40 | 0.75 |",
+        "| CUDA | 0.4322 |",
         "| 100 MiB | 900 MiB | 901 MiB | 1 MiB |",
     ):
         assert row in page.splitlines(), row
@@ -157,7 +174,14 @@ def test_everything_is_measured_on_the_device_and_compared_with_the_cpu(bundle, 
         "memory_growth",
         lambda open_engine, *, clips: memory_growth(open_engine, clips=clips, used=used.__next__),
     )
-    result = gpu.measure(bundle, repeats=1, clips=2, cold_starts=2)
+    services = {"require": Service(0.5, []), "cpu": Service(None, [])}
+    monkeypatch.setattr(gpu, "Clips", lambda folder: SimpleNamespace(clip=lambda: folder / "clip.mp4"))
+    monkeypatch.setattr(
+        gpu,
+        "clips_a_second",
+        lambda bundle, clip, providers, *, seconds: {n: services[p] for n, p in providers.items()},
+    )
+    result = gpu.measure(bundle, repeats=1, clips=2, cold_starts=2, load_s=1, compiled=False)
     assert opened == [
         {"provider": "require"},
         {"provider": "require"},
@@ -165,6 +189,7 @@ def test_everything_is_measured_on_the_device_and_compared_with_the_cpu(bundle, 
         {"provider": "cpu"},
     ]
     assert result.cold == {"CUDA": [1.0, 1.0], "CPU": [2.0, 2.0]}
+    assert result.service == {"CUDA": services["require"], "CPU": services["cpu"]}
     assert result.parity == {"ONNX Runtime CUDA, fp32": 0, "ONNX Runtime CUDA, TF32": 0}
     assert [p.batch for p in result.curves["ONNX Runtime CUDA, fp32"]] == [1, 9, 18, 36, 72, 144, 288]
     assert (result.memory.before, result.memory.most) == (0, 3)

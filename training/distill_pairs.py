@@ -11,7 +11,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.bundle import Calibration
-from pipeline.errors import MediaError
 from training.bundle_weights import load_network
 from training.calibrate import NotCalibratable
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -24,7 +23,7 @@ from training.model import DetectorConfig
 from training.provenance import measuring, revision, shown, sources
 from training.recipe import Footage, Pairs, RecipeError
 from training.sequences import Clip, training_batch
-from training.windows import detector, samples_of, training_clips
+from training.windows import prepared_clips, training_clips
 
 MODEL = "model.pt"
 LEAST_CLIPS = 10
@@ -120,7 +119,7 @@ def distill_pairs(
     notes: dict[str, Any] = {}
     if len(known) == 1 and "calibration" in known[0][1]:
         calibration = Calibration.model_validate(known[0][1]["calibration"])
-        said = _answers(corpus, student, judge(network), judge(known[0][0].cpu()))
+        said = _answers(corpus, student, judge(network.to(device)), judge(known[0][0].to(device)))
         notes["calibration"] = carried(calibration, *said).model_dump(mode="json")
     notes["summary"] = {
         "clips": len(clips),
@@ -141,12 +140,8 @@ def distill_pairs(
 
 def _answers(corpus: Corpus, student: DetectorConfig, pupil: Judge, teacher: Judge) -> tuple[F64, F64]:
     """Logits of both for the clips of the split `train` that have a usable face."""
-    faces, said = detector(), []
-    for row in corpus.split("train"):
-        try:
-            clip = samples_of(corpus.root / row.file, student.crop, student.sampling, faces)
-        except MediaError:
-            continue
+    said = []
+    for _, clip in prepared_clips(corpus.root, corpus.split("train"), student.crop, student.sampling):
         answers = (pupil(clip), teacher(clip))
         if answers[0] is not None and answers[1] is not None:
             said.append(answers)

@@ -20,7 +20,10 @@ Judge = Callable[[PreparedClip], float | None]
 
 
 def judge(network: DetectorNetwork) -> Judge:
-    """A function from a prepared clip to the uncalibrated probability of `fake`; None if not applicable."""
+    """A function from a prepared clip to the uncalibrated probability of `fake`; None if not applicable.
+
+    It runs where the network's weights lie.
+    """
     network.eval()
     config = network.config
     plain = Thresholds(authentic_below=0.5, manipulated_above=0.5)
@@ -59,7 +62,8 @@ def logits(probabilities: F64) -> F64:
 
 
 def _track(network: DetectorNetwork, track: PreparedTrack) -> TrackScores:
+    device = next(network.parameters()).device
     with torch.no_grad():
-        samples = torch.from_numpy(np.ascontiguousarray(track.samples))[None]
-        steps, pooled = network(samples, torch.tensor([samples.shape[1]]))
-    return TrackScores(steps[0].numpy(), pooled[0].numpy())
+        samples = torch.from_numpy(np.ascontiguousarray(track.samples))[None].to(device)
+        steps, pooled = network(samples, torch.tensor([samples.shape[1]], device=device))
+    return TrackScores(steps[0].cpu().numpy(), pooled[0].cpu().numpy())

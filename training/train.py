@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.bundle import Calibration
-from pipeline.errors import MediaError
 from pipeline.runtime import usable_cores
 from training.calibrate import calibrate
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -28,7 +27,7 @@ from training.provenance import measuring, revision, shown, sources
 from training.recipe import Operating, Pairs, Recipe, RecipeError, read_recipe
 from training.sequences import Clip
 from training.shards import open_shards
-from training.windows import detector, samples_of, training_clips
+from training.windows import prepared_clips, training_clips
 
 MODEL = "model.pt"
 PAIRS_DATA = (
@@ -161,7 +160,12 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
     rows = corpus.split("train")
     with site.world.leader_first():
         clips = training_clips(
-            corpus.root, corpus.teachers(), plan.network.crop, plan.footage, site.out / "regions"
+            corpus.root,
+            corpus.teachers(),
+            plan.network.crop,
+            plan.footage,
+            site.out / "regions",
+            workers=site.workers,
         )
     checkpoint = _fit_pairs(plan, clips, rows, site, "training")
     notes: dict[str, Any] = {}
@@ -171,11 +175,12 @@ def _on_pairs(plan: Recipe, data: Sequence[Path], site: Site) -> dict[str, Any]:
         for k in range(plan.operating.folds):
             kept = [c for c in clips if fold_of[c.name] != k]
             fold = _fit_pairs(plan, kept, rows, replace(site, out=site.out / f"fold-{k}"), f"fold {k}")
-            judges.append(judge(load_checkpoint(fold)[0]))
+            judges.append(judge(load_checkpoint(fold)[0].to(site.world.device)))
         with site.world.leader_first():
-            calibration, scored = _calibrated(
-                corpus.root, rows, plan, plan.operating, lambda row: judges[fold_of[row.file]]
+            scored = _scores(
+                corpus.root, rows, plan, lambda row: judges[fold_of[row.file]], workers=site.workers
             )
+            calibration = _calibrated(scored, plan, plan.operating)
             (site.out / "out-of-fold.json").write_text(json.dumps(scored, indent=1) + "\n", encoding="utf-8")
         notes["calibration"] = calibration.model_dump(mode="json")
     summary = {
@@ -250,23 +255,24 @@ def _commands(recipe: Path, data: Sequence[Path], out: Path, start: Path | None)
     ]
 
 
-def _calibrated(
-    root: Path, rows: list[ClipRow], plan: Recipe, operating: Operating, judge_of: Callable[[ClipRow], Judge]
-) -> tuple[Calibration, list[dict[str, Any]]]:
-    """The calibration, and the out-of-fold score of each clip that has a usable face."""
-    faces = detector()
-    scored: list[dict[str, Any]] = []
-    for row in rows:
-        try:
-            clip = samples_of(root / row.file, plan.network.crop, plan.network.sampling, faces)
-        except MediaError:
-            continue
-        if (probability := judge_of(row)(clip)) is not None:
-            scored.append({"file": row.file, "fake": row.fake, "probability": probability})
+def _scores(
+    root: Path, rows: list[ClipRow], plan: Recipe, judge_of: Callable[[ClipRow], Judge], *, workers: int
+) -> list[dict[str, Any]]:
+    """The score of each clip that has a usable face, in the order of the rows."""
+    clips = prepared_clips(root, rows, plan.network.crop, plan.network.sampling, workers=workers)
+    said = {row.file: judge_of(row)(clip) for row, clip in clips}
+    return [
+        {"file": row.file, "fake": row.fake, "probability": probability}
+        for row in rows
+        if (probability := said.get(row.file)) is not None
+    ]
+
+
+def _calibrated(scored: list[dict[str, Any]], plan: Recipe, operating: Operating) -> Calibration:
+    """The calibration by out-of-fold scores."""
     fake = np.array([s["fake"] for s in scored], bool)
     scores = logits(np.array([s["probability"] for s in scored], np.float64))
-    name, basis = f"out-of-fold-{plan.seed}", _basis(fake, scores, operating)
-    return calibrate(name, fake, scores, operating, basis), scored
+    return calibrate(f"out-of-fold-{plan.seed}", fake, scores, operating, _basis(fake, scores, operating))
 
 
 def _basis(fake: NDArray[np.bool_], scores: F64, o: Operating) -> str:

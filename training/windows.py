@@ -5,9 +5,12 @@ one large window about the face; the windows that the service would cut lie insi
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
 from pipeline.decode import open_clip
@@ -20,11 +23,16 @@ from pipeline.prepare import prepare
 from pipeline.prepared import PreparedClip
 from pipeline.spec import CropSpec, SamplingSpec
 from training.corpus import ClipRow
+from training.pool import Lost, run_jobs
 from training.recipe import Footage
 from training.sequences import Clip
 from training.tracks import largest_track
 
 LIMITS = Limits()
+CLIP_S = 120.0
+"""Seconds in which a worker has to have read a clip; then it counts as one that can not be read."""
+
+R = TypeVar("R")
 
 
 def detector() -> FaceDetector:
@@ -59,31 +67,72 @@ def face_region(path: Path, crop: CropSpec, footage: Footage, faces: FaceDetecto
 
 
 def training_clips(
-    root: Path, rows: Iterable[ClipRow], crop: CropSpec, footage: Footage, cache: Path
+    root: Path, rows: Iterable[ClipRow], crop: CropSpec, footage: Footage, cache: Path, *, workers: int = 0
 ) -> list[Clip]:
-    """The regions of real clips, cut once and kept in `cache`; clips without a usable face are left out."""
+    """The regions of real clips, cut once and kept in `cache`; clips without a usable face are left out.
+
+    workers: processes that cut; 0: this one. They change no result.
+    """
     cache.mkdir(parents=True, exist_ok=True)
+    named = {row: cache / f"{_key(root / row.file, crop, footage)}.npy" for row in rows}
+    missing = [row for row, kept in named.items() if not kept.exists()]
+    for row, region in _done(missing, partial(_region_cutter, root, crop, footage), workers):
+        part = named[row].with_suffix(".part.npy")
+        np.save(part, np.zeros((0,), np.uint8) if region is None else region)
+        part.replace(named[row])
+    clips = [Clip(row.file, row.source, np.load(kept)) for row, kept in named.items()]
+    return [clip for clip in clips if len(clip.luma)]
+
+
+def prepared_clips(
+    root: Path, rows: Iterable[ClipRow], crop: CropSpec, sampling: SamplingSpec, *, workers: int = 0
+) -> Iterator[tuple[ClipRow, PreparedClip]]:
+    """The clips exactly as the service prepares them for a bundle, but for those that can not be decoded.
+
+    workers: processes that prepare, and then they come in any order; 0: this one.
+    """
+    for row, clip in _done(rows, partial(_sample_cutter, root, crop, sampling), workers):
+        if clip is not None:
+            yield row, clip
+
+
+def _done(
+    rows: Iterable[ClipRow], make: Callable[[], Callable[[ClipRow], R | None]], workers: int
+) -> Iterator[tuple[ClipRow, R | None]]:
+    """What the function that `make` gives says of each row; None, too, for a clip whose worker died."""
+    if workers == 0:
+        work = make()
+        yield from ((row, work(row)) for row in rows)
+        return
+    for row, result in run_jobs(rows, make, workers=workers, timeout_s=CLIP_S):
+        yield row, None if isinstance(result, Lost) else result
+
+
+def _region_cutter(root: Path, crop: CropSpec, footage: Footage) -> Callable[[ClipRow], U8 | None]:
     faces = detector()
-    clips = []
-    for row in rows:
-        kept = cache / f"{_key(root / row.file, crop, footage)}.npy"
-        if not kept.exists():
-            try:
-                region = face_region(root / row.file, crop, footage, faces)
-            except MediaError:
-                region = None
-            part = kept.with_suffix(".part.npy")
-            np.save(part, np.zeros((0,), np.uint8) if region is None else region)
-            part.replace(kept)
-        region = np.load(kept)
-        if len(region):
-            clips.append(Clip(row.file, row.source, region))
-    return clips
+    return _read(lambda row: face_region(root / row.file, crop, footage, faces))
 
 
-def samples_of(path: Path, crop: CropSpec, sampling: SamplingSpec, faces: FaceDetector) -> PreparedClip:
-    """The clip exactly as the service prepares it for a bundle. Raises MediaError."""
-    return prepare(path, crop=crop, sampling=sampling, detector=faces, limits=LIMITS)
+def _sample_cutter(
+    root: Path, crop: CropSpec, sampling: SamplingSpec
+) -> Callable[[ClipRow], PreparedClip | None]:
+    faces = detector()
+    return _read(
+        lambda row: prepare(root / row.file, crop=crop, sampling=sampling, detector=faces, limits=LIMITS)
+    )
+
+
+def _read(work: Callable[[ClipRow], R | None]) -> Callable[[ClipRow], R | None]:
+    """The same work, which says None of a clip that can not be read."""
+    cv2.setNumThreads(1)
+
+    def tolerant(row: ClipRow) -> R | None:
+        try:
+            return work(row)
+        except MediaError:
+            return None
+
+    return tolerant
 
 
 def _key(path: Path, crop: CropSpec, footage: Footage) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from export.bundle import export_checkpoint, verify_bundle
 from pipeline.bundle import open_bundle
 from pipeline.prepare import prepare
+from pipeline.sampleclip import write_sample
 from pipeline.spec import CropSpec
 from tests.media import face_clip
 from training.checkpoint import CheckpointError, load_checkpoint
@@ -30,7 +31,7 @@ from training.recipe import Footage, Optimiser, Pairs, Recipe, RecipeError, Stop
 from training.sequences import Clip
 from training.train import train
 from training.transcode import transcode
-from training.windows import LIMITS, detector, face_region
+from training.windows import LIMITS, detector, face_region, prepared_clips, training_clips
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -362,6 +363,27 @@ def test_pictures_without_a_face_or_below_a_window_give_no_region(tmp_path: Path
     small = write_clip(tmp_path / "small.mp4", pattern(6, 48, 48))
     assert face_region(faceless, crop, footage, detector()) is None
     assert face_region(small, crop, footage, detector()) is None
+
+
+def test_how_many_processes_cut_clips_changes_nothing(tmp_path: Path) -> None:
+    from tests.media import pattern, write_clip
+
+    write_sample(tmp_path / "face.mp4", seconds=1, size=320)
+    write_clip(tmp_path / "none.mp4", pattern(6, 128, 96))
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    rows = [ClipRow(n, False, "train", "", n, n) for n in ("broken.mp4", "face.mp4", "none.mp4")]
+    crop, footage = native_config().crop, Footage(bursts=2, burst_frames=4)
+    sampling = native_config().sampling.model_copy(update={"bursts": 2})
+    clips = [training_clips(tmp_path, rows, crop, footage, tmp_path / f"{n}", workers=n) for n in (0, 2)]
+    assert [[c.name for c in some] for some in clips] == [["face.mp4"]] * 2
+    assert np.array_equal(clips[0][0].luma, clips[1][0].luma)
+    prepared = [
+        {row.file: clip for row, clip in prepared_clips(tmp_path, rows, crop, sampling, workers=n)}
+        for n in (0, 2)
+    ]
+    assert prepared[0].keys() == prepared[1].keys() == {"face.mp4", "none.mp4"}
+    ((here,), (there,)) = (some["face.mp4"].tracks for some in prepared)
+    assert np.array_equal(here.samples, there.samples)
 
 
 def test_transcoding_scales_and_keeps_the_frames(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def service(bench: Bench, port: int = 0, /, **settings: object) -> Iterator[Serv
     models.mkdir(exist_ok=True)
     link = models / bench.bundle.manifest.id
     if not link.is_symlink():
-        link.symlink_to(bench.bundle.path, target_is_directory=True)
+        link.symlink_to(bench.bundle.path.resolve(), target_is_directory=True)
     port = port or free_port()
     given = {
         "port": port,

@@ -23,6 +23,7 @@ LINK_BITS = 10e9
 SOURCES = {
     "cost": ("benchmarks/cost.json", 'make bench BENCH="cost"'),
     "limit": ("benchmarks/limit.json", 'make bench BENCH="limit"'),
+    "cuda": ("benchmarks/cuda/resnext50-lstm-1.json", "python -m benchmarks.gpu"),
     "growth": ("benchmarks/growth.json", 'make bench BENCH="growth"'),
     "replicas": ("reliability/replicas.json", "python -m reliability replicas"),
     "load": ("scaling/load.json", 'make load LOAD="--publish docs"'),
@@ -74,7 +75,7 @@ def render(
         "Under load": lambda: _load(found),
     }
     parts = [HEAD]
-    if any(m["quick"] for m in found.values()):
+    if any(m.get("quick") for m in found.values()):
         parts.append(QUICK)
     for title, section in sections.items():
         parts.append(f"## {title}")
@@ -201,9 +202,9 @@ def _gpu(found: dict[str, Json], price_ratios: tuple[float, ...]) -> list[str]:
         for ratio in price_ratios
     ]
     return [
-        "What a card serves is **unknown: nothing was measured on CUDA yet** "
-        "([benchmarks/gpu](../benchmarks/gpu/README.md) says how to). What it has to serve to pay off "
-        f"follows from the CPU's side alone. A clip takes {s.total:.3f} s of CPU, of which a card takes over "
+        _card(found, samples),
+        "What a card has to serve to pay off follows from the CPU's side alone. A clip takes "
+        f"{s.total:.3f} s of CPU, of which a card takes over "
         f"{s.graphs:.3f} s (both graphs); decoding, finding faces, cutting and answering, {s.host:.3f} s, "
         "stay with the host. At X clips/s, with a card that costs as much as R cores:",
         f"    CPU alone       X x {s.total:.3f} cores\n"
@@ -218,6 +219,21 @@ def _gpu(found: dict[str, Json], price_ratios: tuple[float, ...]) -> list[str]:
         "the limit and the card idles. A cheaper encoder moves the break-even up, a dearer one down.",
         basis(found["limit"]),
     ]
+
+
+def _card(found: dict[str, Json], samples: int) -> str:
+    """What a card does with the graphs alone."""
+    if "cuda" not in found:
+        raise Missing(SOURCES["cuda"][1])
+    card = found["cuda"]
+    best = max(card["curves"]["ONNX Runtime CUDA, fp32"], key=lambda p: float(p["median"]))
+    rate, one_clip_ms = float(best["median"]), 1000 * float(card["clip"]["CUDA"]["median"])
+    return (
+        f"One {card['machine']['device']} encodes {rate:,.0f} samples/s in batches of {best['batch']}, that "
+        f"is {rate / samples:,.0f} clips of {samples} samples a second, and takes {one_clip_ms:.1f} ms for "
+        "both graphs of one clip when it is idle ([cuda.md](cuda.md)). What the service as a whole serves on "
+        "a card was not measured; its host has to decode all that the card is to judge."
+    )
 
 
 def _balancer(found: dict[str, Json]) -> list[str]:

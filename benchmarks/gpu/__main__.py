@@ -1,10 +1,10 @@
 """Measures a bundle on a CUDA device and writes JSON and Markdown."""
 
-import dataclasses
 import importlib.util
 import json
 import platform
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -37,7 +37,8 @@ def main(
     clips: Annotated[int, typer.Option(min=1, help="Clips over which device memory is watched.")] = 300,
     cold_starts: Annotated[int, typer.Option(min=1, help="Starts of the service on each provider.")] = 3,
     load_s: Annotated[
-        float, typer.Option(min=1, help="Seconds of load on the service at most, for each number of clients.")
+        float,
+        typer.Option(min=20, help="Seconds of load on the service at most, for each number of clients."),
     ] = 60.0,
     compiled: Annotated[
         bool, typer.Option(help="Compare with torch.compile, which takes minutes to compile.")
@@ -54,20 +55,23 @@ def main(
     except BundleError as e:
         sys.stderr.write(f"benchmarks.gpu needs a CUDA device and onnxruntime-gpu: {e}\n")
         raise typer.Exit(NO_DEVICE) from e
-    result = measure(
-        opened, repeats=repeats, clips=clips, cold_starts=cold_starts, load_s=load_s, compiled=compiled
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    as_json = json.dumps(dataclasses.asdict(result), indent=1)
-    (out / f"{result.bundle}.json").write_text(as_json + "\n", encoding="utf-8")
-    (out / f"{result.bundle}.md").write_text(markdown(result), encoding="utf-8")
+    result = measure(opened, repeats=repeats, clips=clips, cold_starts=cold_starts, compiled=compiled)
+    # What stands so far is kept: a load may fail.
+    _write(result, out)
+    result = replace(result, service=_service(opened, load_s))
+    _write(result, out)
     sys.stdout.write(markdown(result))
 
 
-def measure(
-    bundle: Bundle, *, repeats: int, clips: int, cold_starts: int, load_s: float, compiled: bool
-) -> Result:
-    """All of it; memory first, while the device is empty."""
+def _write(result: Result, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    as_json = json.dumps(asdict(result), indent=1)
+    (out / f"{result.bundle}.json").write_text(as_json + "\n", encoding="utf-8")
+    (out / f"{result.bundle}.md").write_text(markdown(result), encoding="utf-8")
+
+
+def measure(bundle: Bundle, *, repeats: int, clips: int, cold_starts: int, compiled: bool) -> Result:
+    """All but the service; memory first, while the device is empty."""
     memory = memory_growth(lambda: Engine(bundle, provider="require"), clips=clips)
     engines = {
         "ONNX Runtime CUDA, fp32": Engine(bundle, provider="require"),
@@ -92,7 +96,6 @@ def measure(
             "CUDA": [cold_start(bundle, "require") for _ in range(cold_starts)],
             "CPU": [cold_start(bundle, "cpu") for _ in range(cold_starts)],
         },
-        service=_service(bundle, load_s),
         memory=memory,
         limits=limits,
     )

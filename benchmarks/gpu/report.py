@@ -34,12 +34,13 @@ class Result:
     limits: dict[str, float] = field(default_factory=dict)
 
 
-def markdown(result: Result) -> str:
-    """A page with a table for each question."""
+def markdown(result: Result, *, level: int = 1) -> str:
+    """A page with a table for each question, under a heading of that level."""
+    title, part = "#" * level, "#" * (level + 1)
     parts = [
-        f"# {result.bundle} on {result.machine['device']}",
+        f"{title} {result.bundle} on {result.machine['device']}",
         _table(["", ""], [[name, value] for name, value in result.machine.items()]),
-        "## Encoder, samples a second\n\nMedian of the repeats, and the slowest and fastest of them.",
+        f"{part} Encoder, samples a second\n\nMedian of the repeats, and the slowest and fastest of them.",
         _curves(result.curves),
     ]
     if result.limits:
@@ -50,37 +51,25 @@ def markdown(result: Result) -> str:
         for name, value in result.parity.items()
     ]
     parts += [
-        "## Parity with the CPU provider",
+        f"{part} Parity with the CPU provider",
         _table(["", "largest difference in probability", f"at most {PARITY_LIMIT:g}"], rows),
-        f"## One clip of one face, {result.clip_samples} samples, both graphs, idle device",
+        f"{part} One clip of one face, {result.clip_samples} samples, both graphs, idle device",
         _table(
             ["provider", "median ms", "least", "most"],
             [[n, *(f"{1000 * x:.1f}" for x in (s.median, s.least, s.most))] for n, s in result.clip.items()],
         ),
-        "## Cold start to ready",
-        _table(
-            ["provider", "seconds of each try"],
-            [[name, ", ".join(f"{s:.1f}" for s in tries)] for name, tries in result.cold.items()],
-        ),
     ]
+    if tries := {name: seconds for name, seconds in result.cold.items() if seconds}:
+        rows = [[name, ", ".join(f"{s:.1f}" for s in seconds)] for name, seconds in tries.items()]
+        parts += [f"{part} Cold start to ready", _table(["provider", "seconds of each try"], rows)]
     if result.service:
         parts += [
-            f"## The service: 720p clips of {FILM_S} s with one face, from upload to answer",
-            _table(
-                ["provider", "clients at once", "clips/s", "median s", "least", "most"],
-                _served(result.service),
-            ),
-            _table(
-                ["provider", "probability of `fake`"],
-                [
-                    [n, "none" if s.probability is None else f"{s.probability:.4f}"]
-                    for n, s in result.service.items()
-                ],
-            ),
+            f"{part} The service: 720p clips of {FILM_S} s with one face, from upload to answer",
+            _served(result.service),
         ]
     if (m := result.memory) is not None:
         parts += [
-            f"## Device memory over {m.clips} clips of random lengths",
+            f"{part} Device memory over {m.clips} clips of random lengths",
             _table(
                 ["before the graphs", "every shape run once", "most afterwards", "growth"],
                 [[*(f"{x // MIB} MiB" for x in (m.before, m.warmed, m.most, m.most - m.warmed))]],
@@ -89,17 +78,15 @@ def markdown(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _served(services: dict[str, Service]) -> list[list[str]]:
-    return [
-        [
-            name,
-            str(s.clients),
-            f"{s.rate:.2f}",
-            *(f"{x:.2f}" for x in (s.latency.median, s.latency.least, s.latency.most)),
-        ]
-        for name, service in services.items()
-        for s in service.served
-    ]
+def _served(services: dict[str, Service]) -> str:
+    head = ["provider", "probability of `fake`", "clients at once", "clips/s", "median s", "least", "most"]
+    rows = []
+    for name, service in services.items():
+        said = "none" if service.probability is None else f"{service.probability:.4f}"
+        for s in service.served:
+            taken = (s.latency.median, s.latency.least, s.latency.most)
+            rows.append([name, said, str(s.clients), f"{s.rate:.2f}", *(f"{x:.2f}" for x in taken)])
+    return _table(head, rows)
 
 
 def _curves(curves: dict[str, list[Point]]) -> str:

@@ -196,12 +196,35 @@ def test_two_faces_have_a_timeline_each(visit, clips):
     page = visit()
     judged(page, clips / "two.mp4")
     expect(page.locator("#faces-title")).to_have_text("2 faces")
-    assert page.locator(".line h3").all_text_contents() == ["Face 1", "Face 2"]
     assert page.locator(".chart").count() == 2
     expect(page.locator("#gauge .score")).to_contain_text("of the most suspicious face")
     page.locator(".chart").nth(1).click(position={"x": 200, "y": 30})
     heads = page.locator(".playhead").evaluate_all("all => all.map(h => h.style.left)")
     assert heads[0] == heads[1] != "0%"
+
+
+def test_a_face_has_the_number_of_the_answer_wherever_it_is_named(visit, server, clips):
+    page, clip = visit(), clips / "two.mp4"
+    answer = server.detect(clip.read_bytes()).json()
+    for face, track in zip(answer["faces"], (0, 3), strict=True):
+        face |= {"track": track, "explanation": EXPLANATION}
+    answer["reasons"] = ["over_threshold: the score 0.90 of face 3 is at or over 0.60"]
+    answered(page, answer)
+    judged(page, clip)
+    names = ["Face 0", "Face 3"]
+    assert page.locator(".line h3").all_text_contents() == names
+    assert page.locator(".face h3").all_text_contents() == names
+    expect(page.locator("#reasons")).to_contain_text("of face 3 is at or over")
+    expect(page.locator("#faces-numbers")).to_contain_text("its track in the saved JSON")
+    labels = page.locator(".chart, .map [role=img]").evaluate_all("all => all.map(e => e.ariaLabel)")
+    labels += page.locator(".as-table caption").all_text_contents()
+    assert sorted(re.search(r"face \d+", label, re.IGNORECASE)[0].lower() for label in labels) == (
+        ["face 0"] * 3 + ["face 3"] * 3
+    )
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").click()
+    saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [f"Face {face['track']}" for face in saved["faces"]] == names
 
 
 @pytest.mark.parametrize(
@@ -505,7 +528,7 @@ def test_heat_maps_evidence_and_moving_boxes_of_an_answer(visit, server, clips):
     answered(page, answer)
     judged(page, clip)
     expect(page.locator("#verdict-words")).to_have_text("Signs of manipulation")
-    expect(page.locator("#reasons")).to_contain_text("of face 1 is at or over")
+    expect(page.locator("#reasons")).to_contain_text("of face 0 is at or over")
     assert page.locator(".map").count() == 3
     expect(page.locator(".map [role=img]")).to_have_attribute("aria-label", re.compile("lies at the middle"))
     expect(page.locator(".map").nth(0)).to_contain_text(

@@ -22,7 +22,7 @@ ANSWER = {
     "verdict": "manipulated",
     "probabilities": {"real": 0.1, "fake": 0.9},
     "summary": "Signs of manipulation in the one face.",
-    "faces": [FACE, FACE | {"track": 1, "probabilities": None, "timeline": []}],
+    "faces": [FACE, FACE | {"track": 3, "probabilities": None, "timeline": []}],
     "media": {"duration_s": 4.0},
     "model": {"thresholds": THRESHOLDS},
 }
@@ -38,12 +38,12 @@ def printed(*findings: Finding, encoding: str = "utf-8", before=None, **console)
     return file.buffer.getvalue().decode(encoding)
 
 
-def test_each_face_has_its_line_over_time():
+def test_each_face_has_its_line_over_time_under_the_number_of_the_answer():
     assert printed(FINDING, width=40).splitlines() == [
         "manipulated     clip.mp4  4.0 s",
         "                Signs of manipulation in the one face.",
         "                face 0   90%  ▁▅█  0.0 to 4.0 s  small",
-        "                face 1     -    0.0 to 4.0 s  small",
+        "                face 3     -    0.0 to 4.0 s  small",
     ]
 
 

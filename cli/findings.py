@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from cli.cells import guarded
 from cli.output import AUTHENTIC, ERROR, MANIPULATED, UNDECIDED
 
 Write = Callable[[str], None]
@@ -60,7 +61,7 @@ class Finding:
         return known | ({"answer": self.answer} if self.answer else {"error": self.error})
 
     def as_row(self) -> list[Any]:
-        """The fields of COLUMNS; empty where there is nothing to say."""
+        """The fields of COLUMNS; empty where there is nothing to say, texts guarded."""
         row: dict[str, Any] = {"file": self.file, "size": self.size, "mtime_ns": self.mtime_ns}
         if answer := self.answer:
             row |= {
@@ -76,7 +77,8 @@ class Finding:
             }
         if self.error:
             row |= {"error_type": self.error["type"], "error": self.error["detail"]}
-        return [row.get(name) for name in COLUMNS]
+        values = (row.get(name) for name in COLUMNS)
+        return [guarded(value) if isinstance(value, str) else value for value in values]
 
 
 class Sink(Protocol):

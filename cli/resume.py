@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.cells import unguarded
 from cli.findings import CODES, COLUMNS, Format, csv_line
 from pipeline.errors import DetectError
 
@@ -111,7 +112,7 @@ def _row(row: list[str]) -> Held:
     known = dict(zip(COLUMNS, row, strict=True))
     size, mtime_ns = (int(known[name]) if known[name] else None for name in ("size", "mtime_ns"))
     return Held(
-        known["file"],
+        unguarded(known["file"]),
         size,
         mtime_ns,
         known["sha256"] or None,

@@ -1,4 +1,4 @@
-"""Findings for people: a verdict, a sentence, and for each face how it looked over time."""
+"""Findings for people: a verdict, a sentence, and for each face how it looked over time, and why."""
 
 from collections import Counter
 from itertools import pairwise
@@ -16,6 +16,12 @@ DIGITS = "0123456789"
 """Instead of blocks where the terminal has ASCII only: tenths."""
 MOST_MARKS = 32
 VERDICT_WIDTH = 16
+PLACES = (
+    ("upper left", "top", "upper right"),
+    ("left", "middle", "right"),
+    ("lower left", "bottom", "lower right"),
+)
+"""Thirds of the face as the picture shows it."""
 
 
 class Table:
@@ -43,7 +49,10 @@ class Table:
         if answer:
             self._below(Text(answer["summary"]))
             for face in answer["faces"]:
-                self._below(self._face(face, face.get("thresholds", answer["model"]["thresholds"])))
+                thresholds = face.get("thresholds", answer["model"]["thresholds"])
+                self._below(self._face(face, thresholds))
+                if face["explanation"]:
+                    self._below(why(face["explanation"], thresholds))
 
     def close(self) -> None:
         """The counts, where there are several."""
@@ -93,6 +102,44 @@ def sparkline(fakes: list[float], thresholds: dict[str, float], *, ascii_only: b
         fake = max(fakes[start:end])
         line.append(marks[min(int(fake * len(marks)), len(marks) - 1)], colour(fake, thresholds))
     return line
+
+
+def why(explanation: dict[str, Any], thresholds: dict[str, float]) -> Text:
+    """A line like `why      89%  at 1.12 s, upper left; log-odds fall by 0.31 without ...`.
+
+    It is about the most suspicious look that has a map and ends with the test of that map; where none has
+    one, it says why.
+    """
+    frames = explanation["frames"]
+    frame = next((f for f in frames if f["grid"]), None)
+    line = Text("why     ")
+    if frame is None:
+        withheld = explanation["withheld"] or next((f["withheld"] for f in frames), None) or "no look"
+        return line.append(f"   -  withheld: {shown(withheld.split(': ', 1)[-1])}", "dim")
+    line.append(f"{frame['fake']:4.0%}", colour(frame["fake"], thresholds))
+    line.append(f"  at {frame['time_s']:.2f} s, {place(frame['grid'])}")
+    if test := frame["faithfulness"]:
+        line.append(
+            f"; log-odds {_moved(test['deletion'])} without the strongest {test['area']:.0%}, "
+            f"{_moved(test['random'])} at random",
+            "dim",
+        )
+    return line
+
+
+def place(grid: list[list[float]]) -> str:
+    """Where the strongest cell of a map lies, in words."""
+    cells = [value for row in grid for value in row]
+    row, column = divmod(cells.index(max(cells)), len(grid[0]))
+    return PLACES[_third(row, len(grid))][_third(column, len(grid[0]))]
+
+
+def _third(at: int, of: int) -> int:
+    return min(2, int(3 * (at + 0.5) / of))
+
+
+def _moved(fall: float) -> str:
+    return f"{'rise' if fall < 0 else 'fall'} by {abs(fall):.2f}"
 
 
 def colour(fake: float, thresholds: dict[str, float]) -> str:

@@ -100,9 +100,10 @@ class ThresholdsOf(_Part):
 
 
 class Face(_Part):
-    """One face followed through the clip. `box` is its median, `boxes` its way, with the timeline; `evidence`
-    are the looks that carried its score, the most suspicious first. `thresholds` are the model's, moved apart
-    by doubts about this face and about how much of the clip was seen."""
+    """One face followed through the clip. `track` is its number, by which all else names it: from 0 in order
+    of appearance, with gaps where faces were left out. `box` is its median, `boxes` its way, with the
+    timeline; `evidence` are the looks that carried its score, the most suspicious first. `thresholds` are the
+    model's, moved apart by doubts about this face and about how much of the clip was seen."""
 
     track: int
     usable: bool

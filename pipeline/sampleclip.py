@@ -1,15 +1,13 @@
-"""A clip to try things with, made from pictures that may be used for that.
+"""A clip to try things with, made from a picture that may be used for anything.
 
-One face: the photograph of the astronaut Eileen Collins that scikit-image carries (NASA, public domain).
-Several: the group picture `t1` that the insightface package (MIT) carries for its own tests; no licence of
-whoever took it is known here, so such clips are for trying and not for publication. Both packages are
-installed with this one.
+It is the photograph of the astronaut Eileen Collins that scikit-image carries, which is installed with this
+package: by NASA, and in the public domain. A clip with several faces shows her as often, side by side and
+each time a little closer.
 """
 
 import math
 from fractions import Fraction
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -18,8 +16,13 @@ import numpy as np
 
 from pipeline.frames import U8
 
-GROUP_FACES = ((52, 170), (271, 370), (463, 576), (751, 845), (899, 1005), (1132, 1227))
-"""Left and right edges of the six faces of the group picture, in its pixels."""
+MOST_FACES = 6
+PORTRAIT_HEIGHT = 352
+"""Rows of the photograph that its one face is shown with."""
+COLUMN_WIDTH, COLUMN_MIDDLE = 170, 223
+"""Columns of the photograph that show the head alone, for its place among others; the middle of its face."""
+CLOSER = 0.05
+"""By how much more than the first each further face is enlarged, so that no two are alike to the detector."""
 
 FRAME_RATE = 25
 SWAY = 8
@@ -45,7 +48,7 @@ def write_sample(
     size: pixels of the longer side, rounded down to an even number. The same arguments film the same
     pictures. Raises ValueError for another number of faces, OSError when it can not be written.
     """
-    still = _scaled(_picture(faces), size // 2 * 2)
+    still = _scaled(picture(faces), size // 2 * 2)
     height, width = (s - 2 * SWAY for s in still.shape[:2])
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -63,33 +66,29 @@ def write_sample(
     return path
 
 
-def _picture(faces: int) -> U8:
-    """The part of a picture that shows so many faces, uint8 BGR."""
-    if not 1 <= faces <= len(GROUP_FACES):
-        raise ValueError(f"a sample has 1 to {len(GROUP_FACES)} faces, not {faces}")
+def picture(faces: int) -> U8:
+    """A picture with so many faces, the smallest 90 pixels wide, uint8 BGR [H, W, 3]. Raises ValueError."""
+    if not 1 <= faces <= MOST_FACES:
+        raise ValueError(f"a sample has 1 to {MOST_FACES} faces, not {faces}")
+    data = np.frombuffer(files("skimage").joinpath("data/astronaut.png").read_bytes(), np.uint8)
+    photograph = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     if faces == 1:
-        return _read("skimage", "data/astronaut.png")[:352]
-    group = _read("insightface", "data/images/t1.jpg")
-    left, right = _gap_edges(faces, group.shape[1])
-    top = max(0, min(group.shape[0] - (right - left), 40))
-    return group[top : top + max(right - left, 480), left:right]
+        return photograph[:PORTRAIT_HEIGHT]
+    height = min(max(PORTRAIT_HEIGHT, faces * COLUMN_WIDTH), len(photograph))
+    return np.hstack([_column(photograph, height, 1 + CLOSER * k) for k in range(faces)])
 
 
-def _gap_edges(faces: int, width: int) -> tuple[int, int]:
-    """The narrowest part of the group picture with so many faces, cut in the middles of gaps."""
-    gaps = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(GROUP_FACES)), width]
-    return min(zip(gaps, gaps[faces:], strict=False), key=lambda edges: edges[1] - edges[0])
+def _column(photograph: U8, height: int, zoom: float) -> U8:
+    """The head seen `zoom` times as close, uint8 BGR [height, COLUMN_WIDTH, 3]."""
+    half = round(COLUMN_WIDTH / zoom / 2)
+    part = photograph[: round(height / zoom), COLUMN_MIDDLE - half : COLUMN_MIDDLE + half]
+    return np.asarray(cv2.resize(part, (COLUMN_WIDTH, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _scaled(picture: U8, size: int) -> U8:
+def _scaled(still: U8, size: int) -> U8:
     """The picture scaled so that the swaying camera sees `size` pixels of its longer side; even sides."""
-    height, width = picture.shape[:2]
+    height, width = still.shape[:2]
     scale = (size + 2 * SWAY) / max(height, width)
     target = [round(side * scale) // 2 * 2 for side in (width, height)]
     how = cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, target, interpolation=how), np.uint8)
-
-
-def _read(package: str, name: str) -> U8:
-    data = np.frombuffer(files(package).joinpath(name).read_bytes(), np.uint8)
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.resize(still, target, interpolation=how), np.uint8)

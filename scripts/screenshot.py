@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--dark", action="store_true", help="the dark colours")
     parser.add_argument("--faces", type=int, default=1, help="faces of the sample clip")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=860, help="0 takes all of the page")
+    parser.add_argument("--height", type=int, default=900, help="0 takes all of the page")
     parser.add_argument("--start", action="store_true", help="before a clip is chosen")
     parser.add_argument("--print", action="store_true", help="the report, as PDF")
     given = parser.parse_args()

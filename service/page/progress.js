@@ -44,7 +44,7 @@ export class Progress {
     const left = () => Math.max(0, Math.ceil((until - performance.now()) / 1000));
     $("waiting-why").textContent = why;
     $("waiting").hidden = false;
-    announce(`${why} Your clip is sent again in ${left()} seconds.`);
+    this.#say(`${why} Your clip is sent again in ${left()} seconds.`);
     const tick = () => {
       $("countdown").textContent = count(left(), "second");
     };
@@ -76,6 +76,11 @@ export class Progress {
     const at = TOLD.findLast((step) => part >= step) || 0;
     if (at <= this.told) return;
     this.told = at;
-    announce(words(at));
+    this.#say(words(at));
+  }
+
+  /** Only to those who are watching, and not looking at the result of another clip. */
+  #say(words) {
+    if (!$("work").hidden) announce(words);
   }
 }

@@ -12,6 +12,7 @@ export function showResult(answer, seek) {
   const { faces } = answer;
   const timelines = faces.map((face) => new Timeline(face, answer, seek));
   $("faces-title").textContent = faces.length ? count(faces.length, "face") : "Faces";
+  $("faces-numbers").hidden = faces.length === 0;
   const none = el("p", { class: "card" }, "No face was found in the moments that were looked at.");
   const articles = faces.map((face, i) => faceArticle(face, timelines[i], (time) => seek(time, true)));
   $("faces-list").replaceChildren(...(articles.length ? articles : [none]));

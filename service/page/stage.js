@@ -55,6 +55,10 @@ export class Stage {
     this.url = null;
   }
 
+  pause() {
+    this.video.pause();
+  }
+
   show(answer) {
     this.answer = answer;
     const { width, height } = this.size || answer.media;

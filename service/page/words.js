@@ -55,16 +55,16 @@ const REASONS = {
 
 const named = (code) => REASONS[code] || code.replaceAll("_", " ");
 
-/** A reason of the answer as a title and a sentence. Tracks count from 0, faces on this page from 1. */
+/** A reason of the answer as a title and a sentence. */
 export function reason(text) {
   const [, code, words] = /^(\w+): (.*)$/s.exec(text) || [null, "", text];
-  const said = words.replace(/\bface (\d+)\b/g, (_, track) => faceName(Number(track)).toLowerCase());
-  return [code ? named(code) : "Remark", `${said.charAt(0).toUpperCase()}${said.slice(1).replace(/\.$/, "")}.`];
+  return [code ? named(code) : "Remark", `${words.charAt(0).toUpperCase()}${words.slice(1).replace(/\.$/, "")}.`];
 }
 
 export const remark = named;
 
-export const faceName = (track) => `Face ${track + 1}`;
+/** The number is that of the answer, so that the page, its report, the JSON and the command line name the same face. */
+export const faceName = (track) => `Face ${track}`;
 
 /** A face in a few words, for the label beside its box and its name. */
 export function faceScore(face) {

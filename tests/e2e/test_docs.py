@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import click
 import pytest
@@ -127,6 +128,24 @@ def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+def test_every_extra_is_told_with_what_installs_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "docs" / "extras.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([a-z]+)` \|.*\| (.+) \|$", text, re.MULTILINE))
+    assert rows.keys() == project["optional-dependencies"].keys()
+    for extra, command in rows.items():
+        assert command.startswith("`make ") or f"'.[{extra}]'" in command or f"(#{extra})" in command
+    named = set(re.findall(r"requirements/[\w-]+\.\w+", text))
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_what_a_page_says_of_an_extra_leads_to_its_installation():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert "the extra `" not in text or "extras.md)" in text, page.name
 
 
 def test_what_is_generated_in_the_page_on_verdicts():

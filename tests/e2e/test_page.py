@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -196,12 +197,35 @@ def test_two_faces_have_a_timeline_each(visit, clips):
     page = visit()
     judged(page, clips / "two.mp4")
     expect(page.locator("#faces-title")).to_have_text("2 faces")
-    assert page.locator(".line h3").all_text_contents() == ["Face 1", "Face 2"]
     assert page.locator(".chart").count() == 2
     expect(page.locator("#gauge .score")).to_contain_text("of the most suspicious face")
     page.locator(".chart").nth(1).click(position={"x": 200, "y": 30})
     heads = page.locator(".playhead").evaluate_all("all => all.map(h => h.style.left)")
     assert heads[0] == heads[1] != "0%"
+
+
+def test_a_face_has_the_number_of_the_answer_wherever_it_is_named(visit, server, clips):
+    page, clip = visit(), clips / "two.mp4"
+    answer = server.detect(clip.read_bytes()).json()
+    for face, track in zip(answer["faces"], (0, 3), strict=True):
+        face |= {"track": track, "explanation": EXPLANATION}
+    answer["reasons"] = ["over_threshold: the score 0.90 of face 3 is at or over 0.60"]
+    answered(page, answer)
+    judged(page, clip)
+    names = ["Face 0", "Face 3"]
+    assert page.locator(".line h3").all_text_contents() == names
+    assert page.locator(".face h3").all_text_contents() == names
+    expect(page.locator("#reasons")).to_contain_text("of face 3 is at or over")
+    expect(page.locator("#faces-numbers")).to_contain_text("its track in the saved JSON")
+    labels = page.locator(".chart, .map [role=img]").evaluate_all("all => all.map(e => e.ariaLabel)")
+    labels += page.locator(".as-table caption").all_text_contents()
+    assert sorted(re.search(r"face \d+", label, re.IGNORECASE)[0].lower() for label in labels) == (
+        ["face 0"] * 3 + ["face 3"] * 3
+    )
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").click()
+    saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [f"Face {face['track']}" for face in saved["faces"]] == names
 
 
 @pytest.mark.parametrize(
@@ -332,6 +356,106 @@ def test_everything_can_be_done_with_the_keyboard(visit, server, clips):
     expect(page.locator("#card-text h3").first).to_have_text("tiny")
 
 
+def words_of_the_list(page):
+    return page.locator(".clip .quiet").all_text_contents()
+
+
+def chosen(page, *files):
+    """Chooses several files and waits until none of them is left to look at."""
+    page.set_input_files("#file", files)
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    expect(page.locator("#queue-title")).to_be_focused()
+
+
+def test_several_clips_are_looked_at_one_after_the_other(visit, server, clips):
+    page, statuses = visit(), []
+    page.on("response", lambda r: statuses.append(r.status) if r.request.method == "POST" else None)
+    names = ["face.mp4", "text.mp4", "none.mp4", "large.mp4"]
+    chosen(page, *(clips / name for name in names))
+    assert statuses == [200] * 3, "no two at once, which the server would refuse"
+    assert page.locator(".clip .name").all_text_contents() == names
+    answer = server.detect((clips / "face.mp4").read_bytes()).json()
+    assert words_of_the_list(page) == [
+        f"{page.locator('#verdict-words').inner_text()}, {answer['probabilities']['fake']:.0%}",
+        "Not a supported picture or video",
+        "No verdict",
+        "The file is too large",
+    ]
+    expect(page.locator("#report-name")).to_have_text("face.mp4")
+    expect(page.locator(".clip[aria-current]")).to_contain_text("face.mp4")
+    page.get_by_role("button", name="Show none.mp4").click()
+    expect(page.locator("#verdict-words")).to_have_text("No verdict")
+    expect(page.locator("#verdict-words")).to_be_focused()
+    expect(page.locator("#report-name")).to_have_text("none.mp4")
+    expect(page.locator("#same-bytes")).to_contain_text("finds the same")
+    page.get_by_role("button", name="Show text.mp4").click()
+    expect(page.locator("#trouble-title")).to_be_focused()
+    page.get_by_role("button", name="Show face.mp4").click()
+    expect(page.locator("#same-bytes")).to_contain_text("finds the same")
+    assert painted(page) > 500
+    assert 0 <= played(page) < 0.1
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").click()
+    saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert saved["media"] == answer["media"]
+
+
+def test_a_list_grows_and_is_cleared(visit, clips):
+    page = visit()
+    judged(page, clips / "none.mp4")
+    expect(page.locator("#queue")).to_be_hidden()
+    page.get_by_role("button", name="Check another clip").click()
+    chosen(page, clips / "text.mp4", clips / "none.mp4")
+    expect(page.locator("#trouble-title")).to_be_visible()
+    page.get_by_role("button", name="Choose another clip").click()
+    expect(page.locator("#queue")).to_be_visible()
+    chosen(page, clips / "face.mp4")
+    expect(page.locator("#report-name")).to_have_text("face.mp4")
+    assert page.locator(".clip").count() == 3
+    page.get_by_role("button", name="Clear the list").click()
+    expect(page.locator("#queue")).to_be_hidden()
+    expect(page.locator("#file")).to_be_focused()
+    judged(page, clips / "face.mp4")
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_clips_of_a_list_are_cancelled_one_by_one_or_all(visit, server, clips):
+    page = visit()
+    tools = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 20_000}
+    tools.send("Network.emulateNetworkConditions", slow)
+    page.set_input_files("#file", [clips / name for name in ("face.mp4", "two.mp4", "old.avi", "none.mp4")])
+    expect(page.locator("#sent-words")).to_contain_text("% of")
+    page.get_by_role("button", name="Cancel old.avi").press("Enter")
+    expect(page.locator("#queue-title")).to_be_focused()
+    page.get_by_role("button", name="Cancel face.mp4").click()
+    expect(page.locator("#work-name")).to_have_text("two.mp4")
+    assert words_of_the_list(page) == ["cancelled", "being looked at", "cancelled", "waiting"]
+    page.get_by_role("button", name="Cancel the rest").click()
+    expect(page.locator("#start-note")).to_contain_text("Cancelled")
+    assert words_of_the_list(page) == ["cancelled"] * 4
+    assert freed(server)
+
+
+def test_a_result_is_read_while_others_are_looked_at(visit, server, clips):
+    page, held = visit(), []
+    number = itertools.count(1)
+    page.route("**/v1/detect*", lambda r: held.append(r) if next(number) == 2 else r.continue_())
+    page.set_input_files("#file", [clips / name for name in ("text.mp4", "face.mp4", "none.mp4")])
+    expect(page.locator("#work-name")).to_have_text("face.mp4")
+    page.get_by_role("button", name="Show text.mp4").click()
+    expect(page.locator("#trouble-title")).to_be_focused()
+    page.get_by_role("button", name="Show face.mp4").click()
+    expect(page.locator("#work-title")).to_be_focused()
+    expect(page.locator(".clip[aria-current]")).to_contain_text("face.mp4")
+    page.get_by_role("button", name="Show text.mp4").press("Enter")
+    expect(page.locator("#trouble-title")).to_be_focused()
+    held[0].continue_()
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    expect(page.locator("#trouble-title")).to_be_focused()
+    expect(page.locator("#announce")).to_have_text("none.mp4: No verdict. All done.")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_barrier(visit, clips, scheme):
     sync_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -350,6 +474,8 @@ def test_axe_finds_no_barrier(visit, clips, scheme):
     page.get_by_role("button", name="Check another clip").click()
     failed(page, clips / "text.mp4")
     assert barriers() == []
+    chosen(page, clips / "two.mp4", clips / "text.mp4")
+    assert barriers() == []
 
 
 def test_a_phone_shows_all_of_it_without_sideways_scrolling(visit, clips):
@@ -367,6 +493,8 @@ def test_a_phone_shows_all_of_it_without_sideways_scrolling(visit, clips):
     failing = {"name": "x" * 300 + ".mp4", "mimeType": "video/mp4", "buffer": media.TEXT}
     page.get_by_role("button", name="Check another clip").click()
     failed(page, failing)
+    assert widest() == 360
+    chosen(page, failing, failing)
     assert widest() == 360
 
 
@@ -408,6 +536,13 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit, browser, models, tmp
         assert KEY not in page.content() + page.url
         page.reload()
         expect(page.locator("#key")).to_be_focused()
+        page.set_input_files("#file", [clips / "none.mp4", clips / "text.mp4"])
+        expect(page.locator("#key")).to_be_focused()
+        assert words_of_the_list(page) == ["waiting", "waiting"]
+        page.get_by_label("Key", exact=True).fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#queue-title")).to_be_focused()
+        assert words_of_the_list(page) == ["No verdict", "Not a supported picture or video"]
         page.context.close()
 
 
@@ -505,7 +640,7 @@ def test_heat_maps_evidence_and_moving_boxes_of_an_answer(visit, server, clips):
     answered(page, answer)
     judged(page, clip)
     expect(page.locator("#verdict-words")).to_have_text("Signs of manipulation")
-    expect(page.locator("#reasons")).to_contain_text("of face 1 is at or over")
+    expect(page.locator("#reasons")).to_contain_text("of face 0 is at or over")
     assert page.locator(".map").count() == 3
     expect(page.locator(".map [role=img]")).to_have_attribute("aria-label", re.compile("lies at the middle"))
     expect(page.locator(".map").nth(0)).to_contain_text(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from pipeline.bundle import Manifest, default_bundle, default_models
@@ -129,3 +130,30 @@ def test_the_table_of_models_is_what_is_shipped():
 def test_what_is_said_of_the_model_is_what_was_measured():
     manifest = Manifest.model_validate_json((default_bundle(default_models()) / "manifest.json").read_bytes())
     assert part("limits") == limits(manifest)
+
+
+UNDESCRIBED = {"GET /", "GET /docs", "GET /openapi.json"}
+"""For people and tools; the document describes what programs ask."""
+
+
+def routes_of_the_table() -> set[str]:
+    """Methods and paths of the table of routes; a path among the words has the method of its row."""
+    rows = re.search(r"## Routes\n\n(.*?)\n\n", README, re.DOTALL)[1].splitlines()[2:]
+    found = set()
+    for row in rows:
+        named = re.findall(r"`((?:[A-Z]+ )?/[^`]*)`", row)
+        method = named[0].split()[0]
+        found |= {name if " " in name else f"{method} {name}" for name in named}
+    return found
+
+
+def test_the_table_of_routes_is_that_of_the_document():
+    paths = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))["paths"]
+    described = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    told = routes_of_the_table()
+    assert (told - described, described - told) == (UNDESCRIBED, set())
+
+
+def test_what_the_document_leaves_out_is_served_all_the_same(url):
+    for route in UNDESCRIBED:
+        assert httpx.get(url + route.removeprefix("GET ")).status_code == 200, route

@@ -83,6 +83,10 @@ def test_scanning_explains_when_asked(media, models, capsys):
     assert explanation["frames"]
     assert plain["faces"] == explained["faces"]
     assert explained["timing_ms"]["explain"] > plain["timing_ms"]["explain"] == 0
+    _, table, _ = run("scan", "--explain", media / "face.mp4", capsys=capsys)
+    assert any(line.split()[0] == "why" for line in table.splitlines())
+    _, table, _ = run("scan", media / "face.mp4", capsys=capsys)
+    assert "why" not in table
 
 
 def test_json_lines_go_on_after_a_bad_file(media, models, capsys):

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from insightface import model_zoo
-from insightface.data import get_image
 from onnx import ModelProto, TensorProto, helper, save
 
 from pipeline.detect.insight import InsightFace
 from pipeline.errors import FaceModelError
+from pipeline.sampleclip import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path(os.environ.get("DEEPFAKE_CORPUS", ROOT.parent / "shared")) / "weights"
@@ -147,7 +147,6 @@ def test_refuses_to_fall_back_to_another_device(tiny: Path) -> None:
 def test_a_real_scrfd_finds_the_group(model: Path) -> None:
     if not model.is_file():
         pytest.skip(f"{model.name} is not here")
-    image = np.asarray(get_image("t1"), np.uint8)
-    (faces,) = InsightFace(model, accept_license=True).detect([image])
+    (faces,) = InsightFace(model, accept_license=True).detect([picture(6)])
     assert len(faces) == 6
     assert faces.scores.min() > 0.7

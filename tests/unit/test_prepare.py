@@ -156,7 +156,7 @@ def test_a_detection_that_is_no_face_costs_itself_alone(two_faces):
         def detect(self, images):
             found = yunet.detect(images)
             for faces in found:
-                faces.landmarks[0] = 50.0
+                faces.landmarks[faces.boxes[:, 0].argmin()] = 50.0
             return found
 
     clip = run(two_faces, ALIGNED, detector=Spoilt())

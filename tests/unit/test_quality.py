@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insightface.data import get_image
 
 from pipeline.detect.registry import open_detector
 from pipeline.frames import F32, U8, Frame
 from pipeline.prepared import Quality
 from pipeline.quality import UNUSABLE, measure, median_quality, remarks, yaw
+from pipeline.sampleclip import picture
 from pipeline.spec import CropSpec
 
 ORDINARY = Quality(size_px=150, sharpness=120, brightness=0.45, yaw=0.1, detection=0.9)
@@ -41,7 +41,7 @@ def qualities(bgr: U8) -> list[Quality]:
 
 
 def group() -> U8:
-    return np.asarray(get_image("t1"), np.uint8)
+    return picture(6)
 
 
 def test_ordinary_faces_draw_no_remark() -> None:

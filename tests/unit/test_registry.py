@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from insightface.data import get_image
 from onnx import save
 
 from pipeline.detect import FaceDetector, Faces
 from pipeline.detect.registry import embedded_yunet, open_detector
 from pipeline.errors import FaceModelError
 from pipeline.frames import U8
+from pipeline.sampleclip import picture
 from tests.unit.test_insight import REAL, tiny_scrfd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path) -> FaceDetector:
 
 
 def group() -> U8:
-    return np.asarray(get_image("t1"), np.uint8)
+    return picture(6)
 
 
 def test_answers_one_well_formed_result_a_picture(detector: FaceDetector) -> None:

@@ -147,6 +147,27 @@ def test_a_name_in_no_encoding_is_known_again(out, form, tmp_path):
         assert json.loads(out.read_bytes().decode("utf-8"))["file"] == str(odd)
 
 
+@pytest.mark.parametrize(
+    "name", ["=1+1.mp4", "-2.mp4", "'=3.mp4", "''@4.mp4", "'plain.mp4", "\t=5.mp4", "＝6.mp4"]
+)
+def test_a_name_like_a_formula_is_known_again(out, form, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"x")
+    write(out, form, finding(Path(name)))
+    before = out.read_bytes()
+    assert resume(out, form, [Path(name)], DIGEST) == ([], ["authentic"])
+    assert out.read_bytes() == before
+
+
+def test_a_name_of_before_names_were_guarded_is_known_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-a.mp4").write_bytes(b"x")
+    out = tmp_path / "found.csv"
+    write(out, Format.csv, finding(Path("-a.mp4")))
+    out.write_bytes(out.read_bytes().replace(b"'-a", b"-a"))
+    assert resume(out, Format.csv, [Path("-a.mp4")], DIGEST) == ([], ["authentic"])
+
+
 UNKNOWN = '{"file": "a", "answer": {"verdict": "sure", "media": {"sha256": ""}, "model": {"digest": ""}}}\n'
 
 

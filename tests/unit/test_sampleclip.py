@@ -8,12 +8,29 @@ import pytest
 
 from pipeline.detect.registry import open_detector
 from pipeline.frames import U8
+from pipeline.media import Limits
+from pipeline.prepare import prepare
 from pipeline.sampleclip import write_sample
+from pipeline.spec import CropSpec, SamplingSpec
 
 
 def frames_of(path) -> list[U8]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+
+
+def test_faces_beside_each_other_are_held_apart(tmp_path):
+    clip = prepare(
+        write_sample(tmp_path / "s.mp4", seconds=3, size=800, faces=6),
+        crop=CropSpec(kind="native", side=112),
+        sampling=SamplingSpec(bursts=6, burst_frames=4, detect_every=4),
+        detector=open_detector("yunet"),
+        limits=Limits(),
+    )
+    assert [t.track for t in clip.tracks] == list(range(6))
+    lefts = [t.boxes[:, 1] for t in clip.tracks]
+    assert [len(x) for x in lefts] == [6] * 6
+    assert all(a.max() < b.min() for a, b in pairwise(lefts))
 
 
 @pytest.mark.parametrize("faces", range(1, 7))

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from cli.findings import Finding
-from cli.table import BLOCKS, MOST_MARKS, Table, colour, shown, sparkline
+from cli.table import BLOCKS, MOST_MARKS, Table, colour, place, shown, sparkline
 
 THRESHOLDS = {"authentic_below": 0.4, "manipulated_above": 0.8}
 FACE = {
@@ -17,12 +17,13 @@ FACE = {
     "last_s": 4.0,
     "quality": {"remarks": ["small"]},
     "timeline": [{"fake": 0.05}, {"fake": 0.5}, {"fake": 0.95}],
+    "explanation": None,
 }
 ANSWER = {
     "verdict": "manipulated",
     "probabilities": {"real": 0.1, "fake": 0.9},
     "summary": "Signs of manipulation in the one face.",
-    "faces": [FACE, FACE | {"track": 1, "probabilities": None, "timeline": []}],
+    "faces": [FACE, FACE | {"track": 3, "probabilities": None, "timeline": []}],
     "media": {"duration_s": 4.0},
     "model": {"thresholds": THRESHOLDS},
 }
@@ -38,13 +39,80 @@ def printed(*findings: Finding, encoding: str = "utf-8", before=None, **console)
     return file.buffer.getvalue().decode(encoding)
 
 
-def test_each_face_has_its_line_over_time():
+def test_each_face_has_its_line_over_time_under_the_number_of_the_answer():
     assert printed(FINDING, width=40).splitlines() == [
         "manipulated     clip.mp4  4.0 s",
         "                Signs of manipulation in the one face.",
         "                face 0   90%  ▁▅█  0.0 to 4.0 s  small",
-        "                face 1     -    0.0 to 4.0 s  small",
+        "                face 3     -    0.0 to 4.0 s  small",
     ]
+
+
+def explained(*frames: dict, withheld: str | None = None, **face) -> Finding:
+    explanation = {"method": "occlusion", "withheld": withheld, "frames": list(frames)}
+    return Finding("clip.mp4", 1, 1, ANSWER | {"faces": [FACE | face | {"explanation": explanation}]})
+
+
+MAP = {
+    "time_s": 1.12,
+    "fake": 0.89,
+    "grid": [[0.0, 0.1, 0.7], [0.1, -0.9, 0.1], [0.0, 0.1, 0.0]],
+    "faithfulness": {"deletion": 0.31, "random": -0.04, "area": 1 / 3},
+    "withheld": None,
+}
+WITHHELD = MAP | {"fake": 0.95, "grid": None, "withheld": "not_better_than_random: chance does as well"}
+
+
+def test_an_explained_face_has_a_line_of_when_where_and_how_sure():
+    lines = printed(explained(MAP), width=40).splitlines()
+    assert lines[2].startswith("                face 0   90%  ")
+    assert lines[3:] == [
+        "                why      89%  at 1.12 s, upper right; "
+        "log-odds fall by 0.31 without the strongest 33%, rise by 0.04 at random",
+    ]
+
+
+def test_the_look_that_is_told_is_the_first_that_has_a_map():
+    assert "at 1.12 s, upper right" in printed(explained(WITHHELD, MAP, MAP | {"time_s": 2.0}))
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        explained(WITHHELD),
+        explained(withheld="not_judged: chance does as well"),
+        explained(withheld="chance does as well", probabilities=None),
+    ],
+)
+def test_a_face_without_a_map_says_why_there_is_none(finding):
+    assert printed(finding).splitlines()[3:] == [
+        "                why        -  withheld: chance does as well"
+    ]
+
+
+def test_the_line_of_an_explanation_is_coloured_on_terminals_alone(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[31m 89%" in printed(explained(MAP), width=200, force_terminal=True, color_system="standard")
+    assert "\x1b" not in printed(explained(MAP), width=200)
+
+
+@pytest.mark.parametrize(
+    ("side", "cell", "expected"),
+    [
+        (3, (0, 0), "upper left"),
+        (3, (1, 1), "middle"),
+        (3, (2, 1), "bottom"),
+        (4, (3, 3), "lower right"),
+        (4, (1, 0), "left"),
+        (4, (0, 2), "top"),
+        (1, (0, 0), "middle"),
+    ],
+)
+def test_a_cell_has_a_place_in_words(side, cell, expected):
+    grid = [[0.0] * side for _ in range(side)]
+    grid[cell[0]][cell[1]] = 0.5
+    assert place(grid) == expected
 
 
 def test_a_narrow_terminal_keeps_its_margin(monkeypatch):

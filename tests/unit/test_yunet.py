@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insightface.data import get_image
 from onnx import TensorProto, helper, save
 
 from pipeline.detect import Faces
@@ -15,7 +14,7 @@ from pipeline.detect.registry import embedded_yunet
 from pipeline.detect.resize import pad, shrink
 from pipeline.detect.yunet import OUTPUTS, STRIDES, YuNet, decode, padded_size, suppress
 from pipeline.errors import FaceModelError
-from pipeline.frames import U8
+from pipeline.sampleclip import picture
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,9 @@ def detector() -> YuNet:
     return YuNet(embedded_yunet())
 
 
-def picture(name: str) -> U8:
-    return np.asarray(get_image(name), np.uint8)
+def from_the_left(faces: Faces) -> Faces:
+    order = faces.boxes[:, 0].argsort()
+    return Faces(faces.boxes[order], faces.scores[order], faces.landmarks[order])
 
 
 def assert_same(a: Faces, b: Faces, pixels: float, score: float = 1e-3) -> None:
@@ -34,20 +34,20 @@ def assert_same(a: Faces, b: Faces, pixels: float, score: float = 1e-3) -> None:
     assert np.allclose(a.scores, b.scores, atol=score)
 
 
-@pytest.mark.parametrize("name", ["t1", "Tom_Hanks_54745"])
+@pytest.mark.parametrize("number", [6, 1])
 @pytest.mark.parametrize("longer_side", [2000, 512, 300])
-def test_agrees_with_opencv(name: str, longer_side: int) -> None:
+def test_agrees_with_opencv(number: int, longer_side: int) -> None:
     # OpenCV reads the very file that we embed: the network is the same, decoding and padding are not.
-    image = shrink(picture(name), longer_side)
+    image = shrink(picture(number), longer_side)
     reference = cv2.FaceDetectorYN.create(str(embedded_yunet()), "", image.shape[1::-1], 0.6, 0.3, 5000)
     rows = np.asarray(reference.detect(image)[1], np.float32)
     expected = Faces(rows[:, :4], rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2))
-    assert len(expected) == (6 if name == "t1" else 1)
+    assert len(expected) == number
     assert_same(YuNet(embedded_yunet(), longer_side=longer_side).detect([image])[0], expected, pixels=1)
 
 
 def test_company_changes_nothing(detector: YuNet) -> None:
-    group, portrait = picture("t1"), picture("Tom_Hanks_54745")
+    group, portrait = picture(6), picture(1)
     images = [group, portrait, group[:, ::-1].copy(), np.zeros((90, 70, 3), np.uint8), portrait, group]
     together = detector.detect(images * 4)
     assert [len(f) for f in together] == [6, 1, 6, 0, 1, 6] * 4
@@ -60,10 +60,12 @@ def test_no_pictures_no_faces(detector: YuNet) -> None:
 
 
 def test_boxes_are_in_pixels_of_the_picture_given(detector: YuNet) -> None:
-    image = picture("t1")
+    image = picture(6)
     large = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-    expected = detector.detect([image])[0].scaled(2, 2)
-    assert_same(detector.detect([np.asarray(large, np.uint8)])[0], expected, pixels=8, score=0.02)
+    (expected,) = detector.detect([image])
+    (found,) = detector.detect([np.asarray(large, np.uint8)])
+    # Scores that are as good as the same may come in another order.
+    assert_same(from_the_left(found), from_the_left(expected.scaled(2, 2)), pixels=8, score=0.02)
 
 
 def test_refuses_what_is_no_yunet(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import open_bundle
+from pipeline.credentials import Trust
 from pipeline.media import Limits
 from service.child import DecoderConfig
 from service.job import Job, Looked
@@ -368,6 +369,46 @@ def test_media_of_every_kind_are_prepared_as_without_confinement(tmp_path, threa
         assert [len(s) for s in samples] == [len(s) for s in theirs], name
         for ours, other in zip(samples, theirs, strict=True):
             np.testing.assert_array_equal(ours, other, err_msg=name)
+
+
+def test_a_manifest_is_read_in_confinement(tmp_path, needs):
+    """The library is loaded when the process is confined already."""
+    pytest.importorskip("c2pa")
+    from tests.credentials import Authority, changed, plain_file, within_the_media
+
+    needs("landlock")
+    manifest = open_bundle(tiny_bundle(tmp_path / "tiny")).manifest
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    authority = Authority()
+    files = [
+        authority.signed(plain_file(tmp_path / f"plain{suffix}"), scratch / f"signed{suffix}")
+        for suffix in (".mp4", ".jpg", ".png")
+    ]
+    trust = Trust(signers=authority.pem)
+
+    async def main():
+        config = DecoderConfig("yunet", None, False, MEMORY, Limits(), str(scratch), "require", trust)
+        pool = DecoderPool(config, size=1, clips=100, decode_timeout_s=60.0)
+        await pool.start()
+
+        async def ask(path):
+            async def listener(_):
+                pass
+
+            deadline = asyncio.get_running_loop().time() + 60
+            outline, _ = await pool.prepare(Job(path, manifest, 4, "0" * 64), listener, deadline=deadline)
+            return outline.credentials
+
+        try:
+            sound = [await ask(path) for path in files]
+            return sound, [await ask(changed(path, within_the_media(path))) for path in files[:2]]
+        finally:
+            await pool.stop()
+
+    sound, tampered = asyncio.run(main())
+    assert [(found.valid, found.trusted) for found in sound] == [(True, True)] * 3
+    assert [(found.valid, found.trusted) for found in tampered] == [(False, None)] * 2
 
 
 def test_a_decoder_is_confined_and_limited_as_seen_from_outside(tmp_path, needs):

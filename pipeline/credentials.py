@@ -243,15 +243,19 @@ def _each(whole: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
+def library_places() -> list[Path]:
+    """Directories of the library, which it is not loaded for; none where it is not installed."""
+    spec = find_spec("c2pa")
+    return [Path(place) for place in (spec and spec.submodule_search_locations) or []]
+
+
 @cache
 def _library() -> Any:
     """The package `c2pa` with the native library that it brings. Raises ImportError, OSError or RuntimeError.
 
     By itself it would take one from the working directory, where a stranger's may lie beside his clips.
     """
-    spec = find_spec("c2pa")
-    folders = (spec and spec.submodule_search_locations) or []
-    brought = (file for folder in folders for file in (Path(folder) / "libs").iterdir())
+    brought = (file for place in library_places() for file in (place / "libs").iterdir())
     native = next((f for f in brought if f.suffix in {".so", ".dylib", ".dll"}), None)
     if native is None:
         raise ImportError("c2pa-python is not installed")

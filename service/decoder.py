@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TextIO
 import cv2
 import numpy as np
 
-from pipeline.credentials import Credentials, Trust, credentials_of
+from pipeline.credentials import Credentials, Trust, credentials_of, library_places
 from pipeline.decode import open_clip
 from pipeline.detect import FaceDetector
 from pipeline.detect.registry import open_detector
@@ -59,7 +59,9 @@ def main() -> int:
     except FaceModelError as e:
         _send(answers, FAILED, str(e).encode())
         return 1
-    confinement = restrict(config["memory_bytes"], Path(config["scratch"]), config["sandbox"])
+    confinement = restrict(
+        config["memory_bytes"], Path(config["scratch"]), config["sandbox"], also=library_places()
+    )
     _silence(sys.stderr, nowhere)  # a decoder's complaints are of no use, and may tell of the clip
     _send(answers, READY, confinement.to_bytes())
     limits, trust = Limits(**config["limits"]), Trust(**config["trust"])

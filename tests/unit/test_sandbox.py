@@ -186,6 +186,26 @@ print(json.dumps({
     assert set(attempts.values()) == {"EACCES"}, attempts
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_package_that_lies_elsewhere_is_imported_later_if_it_was_told_of(tmp_path, needs, told):
+    needs("landlock")
+    package = tmp_path / "elsewhere" / "later"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("FOUND = True", encoding="utf-8")
+    code = f"""
+sys.path.append({str(package.parent)!r})
+import importlib.util
+importlib.util.find_spec("later")
+restrict(1 << 30, scratch, "prefer", also=[Path({str(package)!r})] if {told} else [])
+try:
+    import later
+    print(json.dumps(later.FOUND))
+except (ImportError, PermissionError):
+    print(json.dumps(False))
+"""
+    assert run(tmp_path, code) is told
+
+
 def test_without_landlock_files_can_be_read_as_before(tmp_path, needs):
     """Threads that run already would stay free, so a process that has some is not said to be confined."""
     needs("seccomp")

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from tests.media import face_clip, still
 
@@ -21,13 +21,16 @@ CAPTURE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
 
 
 class Authority:
-    """An authority of its own and one signer that it vouches for. pem: its certificate."""
+    """An authority of its own and one signer that it vouches for. pem: its certificate; ocsp: where the
+    signer's says that its state can be asked for."""
 
-    def __init__(self, signer: str = "Camera 7", organisation: str = "Example News") -> None:
+    def __init__(
+        self, signer: str = "Camera 7", organisation: str = "Example News", ocsp: str | None = None
+    ) -> None:
         key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         name = _name("root", organisation)
         root = _certificate(name, key, name, key, authority=True)
-        signers = _certificate(_name(signer, organisation), own, name, key, authority=False)
+        signers = _certificate(_name(signer, organisation), own, name, key, authority=False, ocsp=ocsp)
         self.pem = root.public_bytes(Encoding.PEM).decode()
         self._chain = signers.public_bytes(Encoding.PEM)
         self._key = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -101,6 +104,7 @@ def _certificate(
     issuers_key: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
+    ocsp: str | None = None,
 ) -> x509.Certificate:
     """In the profile that C2PA asks for: what a key may be used for is said, and critical."""
     now = datetime.now(UTC)
@@ -137,4 +141,7 @@ def _certificate(
         builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
         )
+    if ocsp is not None:
+        at = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp))
+        builder = builder.add_extension(x509.AuthorityInformationAccess([at]), critical=False)
     return builder.sign(issuers_key, hashes.SHA256())

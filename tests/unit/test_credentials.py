@@ -142,6 +142,23 @@ def test_each_setting_alone_keeps_the_library_from_the_network(
         assert not port.asked
 
 
+@pytest.mark.parametrize("part", [None, "core", "verify"])
+def test_nobody_is_asked_for_the_state_of_a_certificate(tmp_path, sources, monkeypatch, part):
+    """Neither with all settings nor with one part of them and the other against it."""
+    asking = {"core": {}, "verify": {"ocsp_fetch": True}}
+    with Listening() as port:
+        authority = Authority(ocsp=port.url)
+        path = authority.signed(sources[".jpg"], tmp_path / "a.jpg")
+        if part is not None:
+            monkeypatch.setattr(credentials, "_OFFLINE", asking | {part: credentials._OFFLINE[part]})
+        found = look(path, signers=authority.pem)
+        assert (found.valid, found.trusted) == (True, True)
+        assert not port.asked
+        monkeypatch.setattr(credentials, "_OFFLINE", asking)
+        look(path, signers=authority.pem)
+        assert port.asked, "where it is told to, the library does ask"
+
+
 def test_names_are_made_plain_and_short(tmp_path, sources):
     nasty = Authority("Cam\u202eera\n\x1b[31m" + "x" * 40, "O\u200b" * 16)
     generator = [{"name": "G\u0007" * 400, "version": "1"}]

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,6 +122,7 @@ def _judge_of(
 def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
     """What judges here, and the digest of its bundle."""
     from pipeline.bundle import default_bundle, open_bundle
+    from pipeline.credentials import credentials_of
     from pipeline.detect.registry import open_detector
     from pipeline.engine import Engine, driven, encoded, scored
     from pipeline.explain import Shown, explained
@@ -128,6 +130,7 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
     from pipeline.media import Limits
     from pipeline.prepare import prepare
     from pipeline.verdict import decide
+    from service.anchors import trust_of
 
     bundle = open_bundle(
         default_bundle(settings.models_dir, settings.model), allow_untrained=settings.allow_untrained
@@ -137,6 +140,7 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
         settings.face_detector, settings.face_model, accept_license=settings.accept_insightface_license
     )
     limits = Limits(max_pixels=settings.max_pixels, max_duration_s=settings.max_duration_s)
+    trust = trust_of(settings)
 
     def judge(file: Path, _: Tell) -> dict[str, Any]:
         start = time.perf_counter()
@@ -148,6 +152,8 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
             limits=limits,
             max_faces=settings.max_faces,
         )
+        if clip.media.c2pa == "present":
+            clip = replace(clip, credentials=credentials_of(file, clip.media.container, trust))
         clock = Clock(clip.timing_ms)
         with clock.stage("encode"):
             features = encoded(engine, clip)

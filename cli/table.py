@@ -1,6 +1,6 @@
 """Findings for people: a verdict, a sentence, and for each face how it looked over time, and why."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +48,8 @@ class Table:
             self._below(Text(shown(finding.error["detail"])))
         if answer:
             self._below(Text(answer["summary"]))
+            if said := origin(answer["media"].get("provenance", {})):
+                self._below(Text(said, "dim"))
             for face in answer["faces"]:
                 thresholds = face.get("thresholds", answer["model"]["thresholds"])
                 self._below(self._face(face, thresholds))
@@ -87,6 +89,21 @@ class Table:
 
     def _say(self, text: Text) -> None:
         self._console.print(text, soft_wrap=not self._console.is_terminal)
+
+
+def origin(provenance: dict[str, Any]) -> str:
+    """A sentence about a C2PA manifest, empty without one; an older service tells less of it."""
+    found = defaultdict(lambda: None, provenance)
+    if found["c2pa"] != "present":
+        return ""
+    if found["valid"] is None:
+        why = f" ({found['unchecked']})" if found["unchecked"] else ""
+        return f"C2PA manifest: present, not looked into{why}"
+    named = f", names {shown(found['signer'])} as its signer" if found["signer"] else ""
+    if not found["valid"]:
+        return f"C2PA manifest: not valid ({', '.join(map(shown, found['codes'] or []))}){named}"
+    trust = {True: "trusted", False: "not trusted", None: "not held against any list of whom to trust"}
+    return f"C2PA manifest: valid{named}, who is {trust[found['trusted']]}"
 
 
 def sparkline(fakes: list[float], thresholds: dict[str, float], *, ascii_only: bool = False) -> Text:

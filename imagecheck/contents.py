@@ -15,7 +15,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from imagecheck.replay import Image, Layer
 
 UNWANTED = (
-    *("*.a", "*.lib", "*.o", "*.c", "*.cpp", "*.h", "*.hpp", "*.pxd", "*.pyx"),
+    *("*.a", "*.lib", "*.rlib", "*.o", "*.c", "*.cpp", "*.h", "*.hpp", "*.pxd", "*.pyx"),
     *("*/tests/*", "*/.cache/*", "*/pip/*", "*/bin/pip*", "*/bin/uv", "*/bin/uvx", "*/bin/*gcc*", "*/bin/cc"),
     *("*/bin/c++*", "*/bin/g++*", "*/bin/ld", "*/bin/as", "*/bin/make"),
     *("/tmp/*", "/root/*", "/src/*", "/dist/*", "/var/cache/apt/*", "/var/lib/apt/lists/*", "/var/log/*"),

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.c2pa import C2pa
+from pipeline.credentials import Unchecked
 
 Verdict = Literal["authentic", "manipulated", "uncertain", "not_applicable"]
 
@@ -122,11 +123,21 @@ class Face(_Part):
 
 
 class Provenance(_Part):
-    """What the file says of its origin. c2pa: whether it carries a C2PA manifest; valid: null, since that is
-    not checked. None of it touches the verdict."""
+    """What the file says of its origin; none of it touches the verdict. c2pa: whether it carries a C2PA
+    manifest. The rest is about that manifest. valid: it is well-formed and signed, and the file is the one
+    that was signed; null without one, or where `unchecked` says why it was not looked into. trusted: the
+    signer's certificate leads to an anchor of this service; null without anchors, or where not valid.
+    signer, generator, sources: what the manifest says of who made the file, by what and from what, which
+    anybody can write where `trusted` is not true. codes: what failed, as C2PA names it."""
 
     c2pa: C2pa
     valid: bool | None = None
+    trusted: bool | None = None
+    signer: str | None = None
+    generator: str | None = None
+    sources: list[str] = []
+    codes: list[str] = []
+    unchecked: Unchecked | None = None
 
 
 class Media(_Part):

@@ -1,12 +1,12 @@
 """Whether a file carries a C2PA manifest, told from where the C2PA specification puts it in each container.
 
 Only headers of boxes, chunks and segments are read, a bounded number of them, and nothing of a manifest is
-parsed: whether it is valid, and whom it names, takes a library and a list of whom to trust.
+parsed: whether it is valid is asked in `pipeline.credentials`, of files that carry one.
 """
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,26 +20,40 @@ JUMBF_MANIFEST = bytes.fromhex("6332706100110010800000aa00389b71")
 """Type of the JUMBF superbox that is a manifest store."""
 
 
+class _TooManyParts(Exception):
+    """The file has more parts than are read."""
+
+
 def c2pa_of(path: Path, container: str) -> C2pa:
     """Whether the file at `path`, a `container` as answers name it, carries a manifest."""
+    size = manifest_bytes(path, container)
+    return "not_checked" if size is None else "present" if size else "absent"
+
+
+def manifest_bytes(path: Path, container: str) -> int | None:
+    """Size of all parts of the file that hold manifests, 0 without one, None where that is not known."""
     find = _FINDERS.get(container)
     if find is None:
-        return "not_checked"
+        return None
+    found = 0
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         try:
-            found = find(file, end)
+            for size in find(file, end):
+                found += min(size, end)
         except struct.error:  # the file ends within a header
-            found = False
-    return "not_checked" if found is None else "present" if found else "absent"
+            pass
+        except _TooManyParts:
+            return found or None
+    return found
 
 
-def _in_iso(file: BinaryIO, end: int) -> bool | None:
+def _in_iso(file: BinaryIO, end: int) -> Iterator[int]:
     """Boxes of ISO/IEC 14496-12: size, type, a larger size where that is 1, and a user type of `uuid`."""
     at = 0
     for _ in range(MOST_PARTS):
         if at >= end:  # a part may claim more than any file has
-            return False
+            return
         file.seek(at)
         head = file.read(32)
         size, kind = struct.unpack_from(">I4s", head)
@@ -47,20 +61,22 @@ def _in_iso(file: BinaryIO, end: int) -> bool | None:
         if size == 1:
             (size,) = struct.unpack_from(">Q", head, 8)
             start = 16
+        size = size or end - at
         if kind == b"uuid" and head[start : start + 16] == ISO_MANIFEST:
-            return True
-        if size < start:  # 0: to the end of the file; less is damage
-            return False
+            yield max(size, start)
+        if size < start:  # damage
+            return
         at += size
-    return None
+    raise _TooManyParts
 
 
-def _in_jpeg(file: BinaryIO, end: int) -> bool | None:
-    """APP11 segments before the picture (ISO/IEC 19566-5): the type stands in the first one of a superbox."""
-    at = 2
+def _in_jpeg(file: BinaryIO, end: int) -> Iterator[int]:
+    """APP11 segments before the picture (ISO/IEC 19566-5): the type stands in the first one of a superbox,
+    and what follows it in more of them is counted too."""
+    at, found = 2, False
     for _ in range(MOST_PARTS):
         if at >= end:  # a part may claim more than any file has
-            return False
+            return
         file.seek(at)
         head = file.read(64)
         marker, size = struct.unpack_from(">HH", head)
@@ -68,43 +84,47 @@ def _in_jpeg(file: BinaryIO, end: int) -> bool | None:
             at += 1
             continue
         if marker >> 8 != 0xFF or marker in (0xFFDA, 0xFFD9):
-            return False
-        if marker == 0xFFEB and head[4:6] == b"JP" and JUMBF_MANIFEST in head:
-            return True
+            return
+        if marker == 0xFFEB and head[4:6] == b"JP":
+            found = found or JUMBF_MANIFEST in head
+            if found:
+                yield 2 + size
         at += 2 + size
-    return None
+    raise _TooManyParts
 
 
-def _in_png(file: BinaryIO, end: int) -> bool | None:
+def _in_png(file: BinaryIO, end: int) -> Iterator[int]:
     """The chunk `caBX`, which stands before the picture."""
     at = 8
     for _ in range(MOST_PARTS):
         if at >= end:  # a part may claim more than any file has
-            return False
+            return
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))
-        if kind in (b"caBX", b"IDAT", b"IEND"):
-            return bool(kind == b"caBX")
+        if kind in (b"IDAT", b"IEND"):
+            return
+        if kind == b"caBX":
+            yield 12 + size
         at += 12 + size
-    return None
+    raise _TooManyParts
 
 
-def _in_riff(file: BinaryIO, end: int) -> bool | None:
+def _in_riff(file: BinaryIO, end: int) -> Iterator[int]:
     """The chunk `C2PA` of a RIFF form; chunks are padded to whole pairs of bytes."""
     at = 12
     for _ in range(MOST_PARTS):
         if at >= end:  # a part may claim more than any file has
-            return False
+            return
         file.seek(at)
         head = file.read(8)
         kind, size = struct.unpack("<4sI", head)
         if kind == b"C2PA":
-            return True
+            yield 8 + size
         at += 8 + size + size % 2
-    return None
+    raise _TooManyParts
 
 
-_FINDERS: dict[str, Callable[[BinaryIO, int], bool | None]] = {
+_FINDERS: dict[str, Callable[[BinaryIO, int], Iterator[int]]] = {
     "mp4": _in_iso,
     "jpeg": _in_jpeg,
     "png": _in_png,

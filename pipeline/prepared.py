@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
 from pipeline.c2pa import C2pa
+from pipeline.credentials import NOT_ASKED, Credentials
 from pipeline.frames import F32, U8
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -107,13 +108,15 @@ class PreparedTrack(TrackOutline):
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A clip as far as it was looked at. `faces_seen` counts all tracks, also those not kept."""
+    """A clip as far as it was looked at. `faces_seen` counts all tracks, also those not kept; `credentials`,
+    of a manifest that the file carries, are no part of what is serialised."""
 
     media: MediaFacts
     coverage: Coverage
     tracks: Sequence[TrackOutline]
     faces_seen: int = 0
     timing_ms: dict[str, float] = field(default_factory=dict)
+    credentials: Credentials = NOT_ASKED
 
     def filled(self, samples: Mapping[Cut, U8]) -> "PreparedClip":
         """The clip with its samples, uint8 [n, F, S, S, 3] for each cut."""
@@ -124,7 +127,9 @@ class Outline:
             )
             for t in self.tracks
         ]
-        return PreparedClip(self.media, self.coverage, tracks, self.faces_seen, self.timing_ms)
+        return PreparedClip(
+            self.media, self.coverage, tracks, self.faces_seen, self.timing_ms, self.credentials
+        )
 
     def to_bytes(self) -> bytes:
         """Serialise: length of the header, JSON header, then the arrays back to back."""

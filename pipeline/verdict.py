@@ -21,7 +21,7 @@ from pipeline.answer import (
 )
 from pipeline.bundle import Bundle, Calibration, Thresholds
 from pipeline.evidence import evidence, gaps, looks_at, rounded, seconds, way
-from pipeline.prepared import MediaFacts, Outline, TrackOutline
+from pipeline.prepared import Outline, TrackOutline
 from pipeline.quality import UNUSABLE, remarks
 from pipeline.scores import PROBABILITY_DIGITS, TrackScores, calibrated
 
@@ -119,7 +119,7 @@ def decide(
         summary=_summary(verdict, faces, probabilities, reasons),
         reasons=reasons,
         faces=faces,
-        media=_media(clip.media),
+        media=_media(clip),
         coverage=_coverage(clip),
         model=Model(
             id=bundle.manifest.id,
@@ -132,9 +132,10 @@ def decide(
     )
 
 
-def _media(media: MediaFacts) -> Media:
-    facts = {name: getattr(media, name) for name in Media.model_fields if name != "provenance"}
-    return Media(**facts, provenance=Provenance(c2pa=media.c2pa))
+def _media(clip: Outline) -> Media:
+    facts = {name: getattr(clip.media, name) for name in Media.model_fields if name != "provenance"}
+    found = clip.credentials.model_dump(mode="json") if clip.media.c2pa == "present" else {}
+    return Media(**facts, provenance=Provenance(c2pa=clip.media.c2pa, **found))
 
 
 def _coverage(clip: Outline) -> CoverageOf:

@@ -7,4 +7,5 @@ rm -f "$1/.lock"
 find "$1" -depth -type d ! -path '*/nvidia/*' \
   \( -name tests -o -name include -o -path '*/onnx/test' -o -path '*/onnx/backend/test' \) -exec rm -rf {} +
 find "$1" -type f ! -path '*/nvidia/*' \
-  \( -name '*.a' -o -name '*.lib' -o -name '*.c' -o -name '*.h' -o -name '*.hpp' -o -name '*.pxd' -o -name '*.pyx' \) -delete
+  \( -name '*.a' -o -name '*.lib' -o -name '*.c' -o -name '*.h' -o -name '*.hpp' -o -name '*.pxd' -o -name '*.pyx' \
+  -o -name '*.rlib' \) -delete

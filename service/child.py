@@ -9,14 +9,15 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from pipeline import errors
+from pipeline.credentials import Credentials, Trust
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.media import Limits
 from pipeline.prepared import Outline
-from service.decoder import FAILED, HEADER, LOOKED, OUTLINED, PREPARED, READY, REFUSED, TAKEN
+from service.decoder import CHECKED, FAILED, HEADER, LOOKED, OUTLINED, PREPARED, READY, REFUSED, TAKEN
 from service.job import SLACK_BYTES, Counts, Job, Listener, Told
 from service.sandbox import Confinement, NotConfined, Sandbox
 
@@ -24,6 +25,7 @@ START_S = 60.0
 """Seconds that a child may take to load its detector."""
 MOST_OUTLINES = 4096
 """Of one clip: one each tenth of a second for as long as a decoder may be at work."""
+MOST_CREDENTIALS_BYTES = 16 * 1024
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 """Of the environment, a decoder sees no more than this."""
 
@@ -35,7 +37,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What every child is told at its start. scratch: the directory that all clips lie in."""
+    """What every child is told at its start. scratch: the directory that all clips lie in; trust: how
+    manifests are looked into."""
 
     face_detector: str
     face_model: str | None
@@ -44,6 +47,7 @@ class DecoderConfig:
     limits: Limits
     scratch: str
     sandbox: Sandbox = "prefer"
+    trust: Trust = field(default_factory=Trust)
 
 
 class Crashed(Exception):
@@ -173,6 +177,16 @@ class Child:
         outline = _parsed(job, kind, content, counts)
         assert isinstance(outline, Outline)  # noqa: S101 - its kind says so
         return outline
+
+    async def credentials(self) -> Credentials:
+        """Of the clip that was prepared last and carries a manifest. Raises Crashed."""
+        kind, content = await self._receive(MOST_CREDENTIALS_BYTES)
+        if kind != CHECKED:
+            raise Crashed(f"the decoder sends a frame of kind {kind!r}")
+        try:
+            return Credentials.model_validate_json(content)
+        except ValueError as e:
+            raise Crashed("the decoder sends nonsense") from e
 
     def kill(self, reason: Reason) -> None:
         """End the process, whatever it does."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.answer import Answer
 from pipeline.bundle import Bundle, Manifest
+from pipeline.credentials import Credentials
 from pipeline.errors import MalformedCrops
 from pipeline.frames import U8
 from pipeline.prepared import Coverage, Cut, MediaFacts, Outline, PreparedClip, Quality, TrackOutline
@@ -131,7 +132,7 @@ class CropsJudge(Judge):
         for looked in looks:
             await self._encoding.add(looked)
         await self._encoding.finish()
-        return outline
+        return replace(outline, credentials=Credentials(unchecked="crops"))
 
 
 def _write_frame(out: BinaryIO, kind: bytes, content: bytes) -> None:

@@ -12,12 +12,14 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import cv2
 import numpy as np
 
+from pipeline.credentials import Credentials, Trust, credentials_of, library_places
 from pipeline.decode import open_clip
 from pipeline.detect import FaceDetector
 from pipeline.detect.registry import open_detector
@@ -30,13 +32,17 @@ from pipeline.spec import CropSpec, SamplingSpec
 from service.sandbox import allow_cpu, restrict, tie_to_parent
 
 READY, TAKEN, LOOKED, OUTLINED, PREPARED, REFUSED, FAILED = b"R", b"T", b"L", b"O", b"P", b"E", b"F"
+CHECKED = b"C"
 """Kinds of frames: started, with its Confinement; job received; the samples of a look; an Outline of what was
-seen so far; the last one; a MediaError as JSON; unforeseen, as text."""
+seen so far; the last one; a MediaError as JSON; unforeseen, as text; behind the last outline of a clip that
+carries a manifest, its Credentials as JSON."""
 
 HEADER = struct.Struct("<cI")
 LOOK = struct.Struct("<7I")
 """Before the samples of a look: its number and their shape [K, n, F, S, S, 3]."""
 OUTLINE_EVERY_S = 0.1
+CHECK_CPU_S = 10.0
+"""CPU time for looking into a manifest. 100 MB are hashed three times in less than one second."""
 
 
 def main() -> int:
@@ -53,15 +59,19 @@ def main() -> int:
     except FaceModelError as e:
         _send(answers, FAILED, str(e).encode())
         return 1
-    confinement = restrict(config["memory_bytes"], Path(config["scratch"]), config["sandbox"])
+    confinement = restrict(
+        config["memory_bytes"], Path(config["scratch"]), config["sandbox"], also=library_places()
+    )
     _silence(sys.stderr, nowhere)  # a decoder's complaints are of no use, and may tell of the clip
     _send(answers, READY, confinement.to_bytes())
+    limits, trust = Limits(**config["limits"]), Trust(**config["trust"])
     for line in jobs:
         _send(answers, TAKEN, b"")  # from here on, a crash is the clip's fault
         job = json.loads(line)
         if job["cpu_s"] is not None:
             allow_cpu(job["cpu_s"])
-        _send(answers, *_answer(job, detector, Limits(**config["limits"]), answers))
+        for kind, content in _answer(job, detector, limits, trust, answers):
+            _send(answers, kind, content)
     return 0
 
 
@@ -92,16 +102,29 @@ def look_at(job: dict[str, Any], detector: FaceDetector, limits: Limits, answers
 
 
 def _answer(
-    job: dict[str, Any], detector: FaceDetector, limits: Limits, answers: BinaryIO
-) -> tuple[bytes, bytes]:
+    job: dict[str, Any], detector: FaceDetector, limits: Limits, trust: Trust, answers: BinaryIO
+) -> Iterator[tuple[bytes, bytes]]:
+    """Frames that end a job. What a manifest does to its reader comes last, so that it costs no verdict."""
     try:
-        return PREPARED, look_at(job, detector, limits, answers).to_bytes()
+        outline = look_at(job, detector, limits, answers)
+        prepared = outline.to_bytes()
     except MediaError as e:
-        return REFUSED, _refusal(e)
+        yield REFUSED, _refusal(e)
     except MemoryError:
-        return REFUSED, _refusal(UndecodableMedia("decoding the clip needs more memory than is allowed"))
+        yield REFUSED, _refusal(UndecodableMedia("decoding the clip needs more memory than is allowed"))
     except Exception:  # a clip may bring any library below to its knees; the parent logs it
-        return FAILED, traceback.format_exc().encode()
+        yield FAILED, traceback.format_exc().encode()
+    else:
+        yield PREPARED, prepared
+        if outline.media.c2pa == "present":
+            yield CHECKED, _checked(job, outline, trust).model_dump_json().encode()
+
+
+def _checked(job: dict[str, Any], outline: Outline, trust: Trust) -> Credentials:
+    if outline.coverage.expired:
+        return Credentials(unchecked="deadline")
+    allow_cpu(CHECK_CPU_S)
+    return credentials_of(Path(job["path"]), outline.media.container, trust)
 
 
 def _refusal(error: MediaError) -> bytes:

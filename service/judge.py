@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pipeline.answer import Answer
+from pipeline.credentials import Credentials
 from pipeline.explain import frames_needed, unexplained
 from pipeline.prepared import Outline
 from pipeline.scores import TrackScores
@@ -196,13 +197,16 @@ class Judge:
         except Expired:
             if not question.partial or not self._outlines:
                 raise
+            credentials = Credentials(unchecked="deadline")
+        else:
+            credentials = outline.credentials
         self._stage = "encode"
         try:
             await self._encoding.finish()
         except Expired:
             if not question.partial:
                 raise
-        return self._fullest()
+        return replace(self._fullest(), credentials=credentials)
 
     def _fullest(self) -> Outline:
         """The last outline of which all is encoded."""

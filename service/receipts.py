@@ -18,6 +18,7 @@ from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.answer import Answer, Model, Probabilities, Verdict
+from service.anchors import anchors_digest, trust_of
 from service.keyset import KeySet
 from service.signing import ALGORITHM, public_part
 from service.version import VERSION
@@ -53,7 +54,8 @@ class Received(_Part):
 
 class Conditions(_Part):
     """Settings and parameters that bear on the answer. face_model: digest of the detector's file, None for
-    the embedded one; partial: the client's deadline might cut it short."""
+    the embedded one; partial: the client's deadline might cut it short; c2pa_anchors: digest of the
+    certificates that signers of manifests are held against."""
 
     face_detector: str
     face_model: str | None
@@ -65,6 +67,8 @@ class Conditions(_Part):
     explain: bool
     timeline: bool
     partial: bool
+    c2pa_check: bool = False
+    c2pa_anchors: str | None = None
 
 
 class Scored(_Part):
@@ -97,6 +101,7 @@ class Signer:
 
         self._key, self._settings = keys[0], settings
         self._face_model = digest_of(settings.face_model)
+        self._anchors = anchors_digest(trust_of(settings))
         self.published = KeySet(keys=[public_part(key) for key in keys])
 
     def signed(self, answer: Answer, kind: Kind, upload: "Upload", question: "Question") -> Answer:
@@ -129,6 +134,8 @@ class Signer:
             explain=question.explain,
             timeline=question.timeline,
             partial=question.partial,
+            c2pa_check=given.c2pa_check,
+            c2pa_anchors=self._anchors,
         )
 
 

@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -64,17 +64,18 @@ def tie_to_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def restrict(memory_bytes: int, scratch: Path, sandbox: Sandbox) -> Confinement:
+def restrict(memory_bytes: int, scratch: Path, sandbox: Sandbox, also: Iterable[Path] = ()) -> Confinement:
     """Give up what decoding does not need; from here on no file can be opened but for reading.
 
     memory_bytes: on top of what is mapped by now. scratch: the directory of the clips, in which a decoder
     opens those that it is told of and sees no others. sandbox: with `off`, the limits and no_new_privs only.
+    also: directories of packages that are yet to be imported.
     """
     _limit(memory_bytes)
     measures: dict[str, Callable[[], None]] = {
         "no_new_privs": partial(_prctl, PR_SET_NO_NEW_PRIVS, 1),
         "undumpable": partial(_prctl, PR_SET_DUMPABLE, 0),
-        "landlock": lambda: landlock.install(_code(), [scratch]),
+        "landlock": lambda: landlock.install([*_code(), *also], [scratch]),
         "seccomp": seccomp.install,
     }
     had, lacking = [], {}

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.bundle import default_models
 from pipeline.runtime import usable_cores
+from service.anchors import read_anchors
 from service.keys import read_keys
 from service.sandbox import Sandbox
 
@@ -106,6 +107,22 @@ class Settings(BaseSettings):
         description="Seconds of a clip that are looked at; the answer says when it was longer.",
     )
     max_faces: int = Field(default=8, ge=1, le=64, description="Faces judged in one clip at most.")
+    c2pa_check: bool = Field(
+        default=True,
+        description="Look into C2PA manifests, not only for them. See [provenance](docs/provenance.md).",
+    )
+    c2pa_anchors_file: Path | None = Field(
+        default=None,
+        description="File of certificates in PEM: who signed a manifest is trusted where his certificate "
+        "leads to one of them; needs `DETECTOR_C2PA_CHECK`.",
+        json_schema_extra={"default_in_words": "none: nobody is trusted, and nobody is not"},
+    )
+    c2pa_tsa_anchors_file: Path | None = Field(
+        default=None,
+        description="The same for those who stamped the time of a signature. Without it a certificate has to "
+        "be in force today.",
+        json_schema_extra={"default_in_words": "none"},
+    )
     decoders: int = Field(
         default_factory=usable_cores,
         ge=1,
@@ -186,6 +203,13 @@ class Settings(BaseSettings):
             read_signing_keys(path)
         return path
 
+    @field_validator("c2pa_anchors_file", "c2pa_tsa_anchors_file")
+    @classmethod
+    def _trusts(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_anchors(path)
+        return path
+
     @field_validator("traces")
     @classmethod
     def _traceable(cls, wanted: bool) -> bool:
@@ -208,6 +232,10 @@ class Settings(BaseSettings):
             )
         if self.face_detector == "insightface" and self.face_model is None:
             raise ValueError(f"{PREFIX}FACE_MODEL must name a file or pack for insightface")
+        if self.c2pa_tsa_anchors_file is not None and self.c2pa_anchors_file is None:
+            raise ValueError(f"{PREFIX}C2PA_TSA_ANCHORS_FILE is of no use without {PREFIX}C2PA_ANCHORS_FILE")
+        if self.c2pa_anchors_file is not None and not self.c2pa_check:
+            raise ValueError(f"{PREFIX}C2PA_ANCHORS_FILE is of no use with {PREFIX}C2PA_CHECK=false")
         return self
 
 

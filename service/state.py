@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.media import Limits
+from service.anchors import trust_of
 from service.batcher import Batcher
 from service.child import DecoderConfig
 from service.metrics import Metrics
@@ -184,6 +185,7 @@ def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:
         limits=limits,
         scratch=str(scratch),
         sandbox=settings.sandbox,
+        trust=trust_of(settings),
     )
     return DecoderPool(
         config,

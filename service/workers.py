@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
+from pipeline.credentials import Credentials
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.prepared import Outline
 from service.batcher import Expired
@@ -21,6 +22,8 @@ from service.tracing import request_span
 
 COMMAND = (sys.executable, "-P", "-m", "service.decoder")
 """-P: nothing is imported from where the server happens to have been started."""
+CHECK_S = 15.0
+"""For looking into a manifest, at most."""
 LONGEST_PAUSE_S = 30.0
 """Between attempts to start a child where none can be started."""
 
@@ -182,8 +185,29 @@ class DecoderPool:
         except BaseException:  # the request was cancelled, or its listener has failed
             child.kill("cancelled")
             raise
+        if outline.media.c2pa == "present":
+            outline = replace(outline, credentials=await self._credentials(child, deadline))
         self._give_back(child)
         return outline
+
+    async def _credentials(self, child: Child, deadline: float) -> Credentials:
+        """What the child finds in the clip's manifest. A child that is lost over it costs no verdict: that is
+        there by now, and half of the time that is left is kept for it."""
+        loop = asyncio.get_running_loop()
+        patience_s = min(CHECK_S, self._decode_timeout_s, (deadline - loop.time()) / 2)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await child.credentials()
+        except TimeoutError:
+            child.kill("timeout")
+            return Credentials(unchecked="timeout")
+        except Crashed as e:
+            child.kill(e.reason)
+            log.warning("a decoder was lost over a manifest", extra={"why": str(e)})
+            return Credentials(unchecked="timeout" if await child.ended() == "cpu" else "failed")
+        except BaseException:
+            child.kill("cancelled")
+            raise
 
     def _cpu_s(self, job: Job) -> float:
         """CPU seconds that its threads can take in the clip's time; libav runs none of its own for one."""

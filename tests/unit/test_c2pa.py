@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import c2pa
-from pipeline.c2pa import ISO_MANIFEST, JUMBF_MANIFEST, c2pa_of
+from pipeline.c2pa import ISO_MANIFEST, JUMBF_MANIFEST, c2pa_of, manifest_bytes
 from tests.media import face_clip, still
 
 CONTAINERS = ["mp4", "jpeg", "png", "apng", "avi", "webp"]
@@ -102,3 +102,43 @@ def test_a_box_that_claims_more_than_any_file_has_ends_the_search(tmp_path, size
     path = tmp_path / "clip.mp4"
     path.write_bytes(struct.pack(">I4sQ", 1, b"free", size) + bytes(64))
     assert c2pa_of(path, "mp4") == "absent"
+
+
+LONG = JPEG + segment(0xFFEB, superbox(JUMBF_MANIFEST)) + 2 * segment(0xFFEB, b"JP" + bytes(998))
+SIZES = {
+    "one box": ("mp4", MANIFEST + box(b"mdat"), len(MANIFEST)),
+    "two boxes": ("mp4", MANIFEST + box(b"free") + MANIFEST, 2 * len(MANIFEST)),
+    "a box to the end": ("mp4", box(b"uuid", ISO_MANIFEST, size=0) + bytes(100), 124),
+    "a box that claims more than there is": (
+        "mp4",
+        box(b"uuid", ISO_MANIFEST + bytes(76), size=1 << 31),
+        100,
+    ),
+    "and too many boxes": ("mp4", MANIFEST + 5000 * box(b"free"), len(MANIFEST)),
+    "segments that go on": ("jpeg", LONG, len(LONG) - len(JPEG)),
+    "segments of something else before": (
+        "jpeg",
+        JPEG
+        + segment(0xFFEB, b"JP" + bytes(500))
+        + segment(0xFFEB, superbox(JUMBF_MANIFEST))
+        + b"\xff\xda\0\0",
+        4 + len(superbox(JUMBF_MANIFEST)),
+    ),
+    "a chunk": (
+        "png",
+        PNG + struct.pack(">I4s", 4, b"caBX") + bytes(8) + struct.pack(">I4s", 0, b"IDAT"),
+        16,
+    ),
+    "chunks of a form": ("avi", RIFF + chunk(b"C2PA", b"xyz") + chunk(b"C2PA", b"x"), 20),
+    "none": ("mp4", box(b"mdat"), 0),
+    "too many boxes": ("mp4", 5000 * box(b"free"), None),
+    "another container": ("matroska", MANIFEST, None),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_what_holds_manifests_is_measured(tmp_path, name):
+    container, content, expected = SIZES[name]
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert manifest_bytes(path, container) == expected

@@ -354,3 +354,19 @@ def test_a_key_needs_a_name_that_labels_can_hold(capsys):
     code, out, err = run("key", "two words", capsys=capsys)
     assert (code, out) == (3, "")
     assert "a name is" in err
+
+
+def test_a_scan_looks_into_manifests(media, models, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("c2pa")
+    from tests.credentials import Authority
+
+    models()
+    authority = Authority()
+    clip = authority.signed(media / "face.mp4", tmp_path / "signed.mp4")
+    (tmp_path / "anchors.pem").write_text(authority.pem)
+    monkeypatch.setenv("DETECTOR_C2PA_ANCHORS_FILE", str(tmp_path / "anchors.pem"))
+    found = json.loads(run("scan", "--json", clip, capsys=capsys)[1])["answer"]["media"]["provenance"]
+    assert (found["c2pa"], found["valid"], found["trusted"]) == ("present", True, True)
+    assert "valid, names Camera 7, Example News as its signer, who is trusted" in run(
+        "scan", clip, capsys=capsys
+    )[1].replace("\n", "")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.bundle import open_bundle
+from pipeline.credentials import Credentials
 from pipeline.detect.registry import open_detector
 from pipeline.errors import MalformedCrops
 from pipeline.explain import Shown, explained
@@ -294,3 +295,25 @@ def test_no_damage_leads_to_anything_but_its_problem(clip, bundle, tmp_path, dat
         except StopIteration as done:
             answer, asked = done.value, None
     json.loads(answer.model_dump_json())
+
+
+def test_a_client_can_not_say_that_a_manifest_is_valid(running, clip, bundle, tmp_path):
+    signed = replace(
+        clip, media=replace(clip.media, c2pa="present"), credentials=Credentials(valid=True, trusted=True)
+    )
+    crops, headers = cut(signed, bundle), {"content-type": CROPS_TYPE}
+    provenance = running.ask("POST", "/v1/detect/crops", content=crops, headers=headers).json()["media"][
+        "provenance"
+    ]
+    assert (provenance["c2pa"], provenance["valid"], provenance["trusted"]) == ("present", None, None)
+    assert provenance["unchecked"] == "crops"
+    header, frames = frames_of(crops)
+    content = frames[-1][1]
+    (size,) = struct.unpack_from("<I", content)
+    said = json.loads(content[4 : 4 + size])
+    assert "credentials" not in said
+    said["credentials"] = {"valid": True}
+    forged = json.dumps(said).encode()
+    frames[-1] = (PREPARED, struct.pack("<I", len(forged)) + forged + content[4 + size :])
+    with pytest.raises(MalformedCrops):
+        read(joined(header, frames), tmp_path, bundle)

@@ -39,6 +39,7 @@ def test_packages_are_added_up_with_their_libraries_over_all_layers(tmp_path: Pa
     "name",
     [
         f"{SITE}/numpy/_core/lib/libnpymath.a",
+        f"{SITE}/c2pa/libs/libc2pa_c.rlib",
         f"{SITE}/numpy/_core/include/numpy/arrayobject.h",
         f"{SITE}/scipy/stats/tests/test_stats.py",
         f"{SITE}/pip/__init__.py",

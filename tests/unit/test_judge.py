@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pipeline.answer import Provenance
 from pipeline.bundle import open_bundle
+from pipeline.credentials import Credentials
 from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutline
 from service import encoding, judge
 from service.batcher import Expired
@@ -160,6 +163,34 @@ def test_a_deadline_is_answered_from_what_was_seen_until_then(bundle, tmp_path):
     assert any(reason.startswith("partly_seen") for reason in answer.reasons)
     assert pool.job.outlines
     assert pool.look_until < pool.deadline
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [((1, outline(2), "hang"), {"unchecked": "deadline"}), ((1, "end"), {"valid": True, "signer": "S"})],
+)
+def test_a_manifest_is_told_of_as_far_as_there_was_time(bundle, tmp_path, steps, told):
+    carries = replace(MEDIA, c2pa="present")
+    found = Credentials(valid=True, signer="S")
+    end = replace(outline(2, whole=True), media=carries, credentials=found)
+    script = [
+        end if s == "end" else replace(s, media=carries) if isinstance(s, Outline) else s for s in steps
+    ]
+    answer, _ = judged(bundle, tmp_path, 0, *script, patience=0.6, partial=True)
+    assert answer.media.provenance == Provenance(c2pa="present", **told)
+
+
+def test_a_manifest_of_a_clip_that_was_not_encoded_in_time_is_told_of(bundle, tmp_path):
+    async def two_then_none(served, gate):
+        await until(lambda: sum(gate.batches) >= 4)
+        gate.open.clear()
+
+    carries = {"media": replace(MEDIA, c2pa="present")}
+    end = replace(outline(3, whole=True), **carries, credentials=Credentials(valid=False))
+    script = (0, 1, replace(outline(2), **carries), two_then_none, 2, end)
+    answer, _ = judged(bundle, tmp_path, *script, patience=0.6, partial=True)
+    assert "2 of 4" in answer.coverage.why
+    assert answer.media.provenance == Provenance(c2pa="present", valid=False)
 
 
 def test_what_was_seen_but_not_encoded_in_time_is_left_out(bundle, tmp_path):

@@ -111,6 +111,8 @@ def test_a_receipt_holds_what_was_judged_and_what_came_of_it(answer, trusted, cl
             "explain": False,
             "timeline": False,
             "partial": False,
+            "c2pa_check": True,
+            "c2pa_anchors": None,
         },
         "verdict": answer["verdict"],
         "probabilities": answer["probabilities"],

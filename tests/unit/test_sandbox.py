@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import open_bundle
+from pipeline.credentials import Trust
 from pipeline.media import Limits
 from service.child import DecoderConfig
 from service.job import Job, Looked
@@ -183,6 +184,26 @@ print(json.dumps({
     assert attempts.pop("clip") == "content"
     assert (attempts.pop("code"), attempts.pop("import")) == (True, "done")
     assert set(attempts.values()) == {"EACCES"}, attempts
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_package_that_lies_elsewhere_is_imported_later_if_it_was_told_of(tmp_path, needs, told):
+    needs("landlock")
+    package = tmp_path / "elsewhere" / "later"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("FOUND = True", encoding="utf-8")
+    code = f"""
+sys.path.append({str(package.parent)!r})
+import importlib.util
+importlib.util.find_spec("later")
+restrict(1 << 30, scratch, "prefer", also=[Path({str(package)!r})] if {told} else [])
+try:
+    import later
+    print(json.dumps(later.FOUND))
+except (ImportError, PermissionError):
+    print(json.dumps(False))
+"""
+    assert run(tmp_path, code) is told
 
 
 def test_without_landlock_files_can_be_read_as_before(tmp_path, needs):
@@ -368,6 +389,46 @@ def test_media_of_every_kind_are_prepared_as_without_confinement(tmp_path, threa
         assert [len(s) for s in samples] == [len(s) for s in theirs], name
         for ours, other in zip(samples, theirs, strict=True):
             np.testing.assert_array_equal(ours, other, err_msg=name)
+
+
+def test_a_manifest_is_read_in_confinement(tmp_path, needs):
+    """The library is loaded when the process is confined already."""
+    pytest.importorskip("c2pa")
+    from tests.credentials import Authority, changed, plain_file, within_the_media
+
+    needs("landlock")
+    manifest = open_bundle(tiny_bundle(tmp_path / "tiny")).manifest
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    authority = Authority()
+    files = [
+        authority.signed(plain_file(tmp_path / f"plain{suffix}"), scratch / f"signed{suffix}")
+        for suffix in (".mp4", ".jpg", ".png")
+    ]
+    trust = Trust(signers=authority.pem)
+
+    async def main():
+        config = DecoderConfig("yunet", None, False, MEMORY, Limits(), str(scratch), "require", trust)
+        pool = DecoderPool(config, size=1, clips=100, decode_timeout_s=60.0)
+        await pool.start()
+
+        async def ask(path):
+            async def listener(_):
+                pass
+
+            deadline = asyncio.get_running_loop().time() + 60
+            outline, _ = await pool.prepare(Job(path, manifest, 4, "0" * 64), listener, deadline=deadline)
+            return outline.credentials
+
+        try:
+            sound = [await ask(path) for path in files]
+            return sound, [await ask(changed(path, within_the_media(path))) for path in files[:2]]
+        finally:
+            await pool.stop()
+
+    sound, tampered = asyncio.run(main())
+    assert [(found.valid, found.trusted) for found in sound] == [(True, True)] * 3
+    assert [(found.valid, found.trusted) for found in tampered] == [(False, None)] * 2
 
 
 def test_a_decoder_is_confined_and_limited_as_seen_from_outside(tmp_path, needs):

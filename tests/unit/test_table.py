@@ -167,3 +167,41 @@ def test_colours_are_those_of_the_verdicts(fake, expected):
 
 def test_names_can_not_steer_a_terminal():
     assert shown("a\x1b[2J\r\u202e\udcff é") == "a\\x1b[2J\\r\\u202e\\udcff é"
+
+
+SIGNED = {
+    "c2pa": "present",
+    "valid": True,
+    "trusted": None,
+    "signer": "A\x1b[2J",
+    "codes": [],
+    "unchecked": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "says"),
+    [
+        (
+            SIGNED,
+            r"valid, names A\x1b[2J as its signer, who is not held against any list of whom to trust",
+        ),
+        (SIGNED | {"trusted": True, "signer": "A"}, "valid, names A as its signer, who is trusted"),
+        (SIGNED | {"trusted": False, "signer": "A"}, "valid, names A as its signer, who is not trusted"),
+        (
+            SIGNED | {"valid": False, "signer": "A", "codes": ["a.b", "c"]},
+            "not valid (a.b, c), names A as its signer",
+        ),
+        (SIGNED | {"valid": None, "unchecked": "too_large"}, "present, not looked into (too_large)"),
+        ({"c2pa": "present", "valid": None}, "present, not looked into"),
+    ],
+)
+def test_a_manifest_of_provenance_has_its_line(provenance, says):
+    finding = Finding("clip.mp4", 1, 1, ANSWER | {"media": {"duration_s": 4.0, "provenance": provenance}})
+    assert f"{' ' * 16}C2PA manifest: {says}" in printed(finding, width=40).splitlines()
+    assert len(printed(finding).splitlines()) == len(printed(FINDING).splitlines()) + 1
+
+
+def test_without_a_manifest_nothing_is_said():
+    media = {"duration_s": 4.0, "provenance": {"c2pa": "absent", "valid": None}}
+    assert printed(Finding("clip.mp4", 1, 1, ANSWER | {"media": media})) == printed(FINDING)

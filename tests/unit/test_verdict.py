@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.answer import Provenance
 from pipeline.bundle import Bundle, Calibration, Manifest, Thresholds
+from pipeline.credentials import Credentials
 from pipeline.prepared import Coverage, MediaFacts, PreparedClip, PreparedTrack, Quality
 from pipeline.scores import TrackScores, calibrated
 from pipeline.spec import CropSpec, SamplingSpec
@@ -223,3 +225,21 @@ def test_the_way_of_the_decoder_to_the_frames_gives_no_other_identity():
     one = clip(track())
     other = replace(one, media=replace(one.media, frames_decoded=one.media.frames_decoded + 7))
     assert decide(one, [scores(0.4)], bundle()).id == decide(other, [scores(0.4)], bundle()).id
+
+
+def test_a_manifest_is_told_of_and_touches_nothing_else():
+    found = Credentials(valid=True, trusted=False, signer="S", sources=("a",), codes=("b.c",))
+    one = clip(track())
+    signed = replace(one, media=replace(one.media, c2pa="present"), credentials=found)
+    unread = replace(signed, credentials=Credentials(unchecked="failed"))
+    answer, other = (decide(c, [scores(0.4)], bundle()) for c in (signed, unread))
+    assert answer.media.provenance == Provenance(
+        c2pa="present", valid=True, trusted=False, signer="S", sources=["a"], codes=["b.c"]
+    )
+    assert other.media.provenance == Provenance(c2pa="present", unchecked="failed")
+    assert answer.model_copy(update={"media": other.media}) == other
+
+
+def test_of_a_file_without_a_manifest_nothing_is_told_of_one():
+    made = replace(clip(track()), credentials=Credentials(valid=True))
+    assert decide(made, [scores(0.4)], bundle()).media.provenance == Provenance(c2pa="not_checked")

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import open_bundle
+from pipeline.credentials import NOT_ASKED, Credentials, Trust
 from pipeline.errors import FaceModelError, NoVideoStream, UndecodableMedia, UnsupportedMedia
 from pipeline.media import Limits
+from service import workers
 from service.batcher import Expired
 from service.child import DecoderConfig
 from service.job import Job
@@ -35,6 +37,7 @@ import ctypes, inspect, os, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+from pipeline.credentials import Credentials
 from pipeline.errors import NoVideoStream
 from pipeline.prepared import Coverage, MediaFacts, Outline, Quality, TrackOutline
 import service.decoder as decoder
@@ -50,6 +53,8 @@ def outline(steps, cuts=((0, 0),)):
     return Outline(facts, Coverage(**coverage), [TrackOutline(**track)], 1, {})
 
 def look_at(job, detector, limits, answers):
+    global ANSWERS
+    ANSWERS = answers
     path = Path(job["path"])
     def look(number, side=32, faces=1, count=2):
         samples = np.full((faces, count, 1, side, side, 3), 7 + number, np.uint8)
@@ -95,13 +100,27 @@ def look_at(job, detector, limits, answers):
         decoder._send(answers, decoder.OUTLINED, outline(2).to_bytes())
     if word == "words":
         return replace(outline(2), timing_ms={"decode": "x"})
+    if word.startswith("manifest"):
+        made = outline(2)
+        return replace(made, media=replace(made.media, c2pa="present"))
     if word == "told":
         decoder._send(answers, decoder.OUTLINED, outline(2).to_bytes())
         look(1)
         return outline(4, cuts=((0, 0), (1, 0)))
     return outline(2)
 
-decoder.look_at = look_at
+def credentials_of(path, container, trust):
+    word = path.read_text().removeprefix("manifest ")
+    if word == "crash": os.abort()
+    if word == "spin":
+        while True: pass
+    if word == "hang": time.sleep(100)
+    if word == "nonsense": decoder._send(ANSWERS, b"C", b'{"valid": true, "signer": "a\\nb"}')
+    if word == "long": decoder._send(ANSWERS, b"C", b'{"valid": true}' + b" " * (1 << 20))
+    if word == "other": decoder._send(ANSWERS, b"P", b'{"valid": true}')
+    return Credentials(valid=True, signer=f"{container} {trust.signers}")
+
+decoder.look_at, decoder.credentials_of, decoder.CHECK_CPU_S = look_at, credentials_of, 1.0
 sys.exit(decoder.main())
 '''
 
@@ -212,6 +231,52 @@ def test_hostile_clips_cost_only_themselves(tmp_path, ask):
     restarts = run(tmp_path, body)
     assert restarts == [*["crash"] * 3, "failure", *["protocol"] * len(NONSENSE), "failure"]
     assert not [p for p in tmp_path.glob("*.out") if p.stat().st_size]
+
+
+def test_a_manifest_that_breaks_its_reader_costs_no_verdict(tmp_path, ask, monkeypatch):
+    monkeypatch.setattr(workers, "CHECK_S", 20.0)
+
+    async def body(pool):
+        for word, why in [
+            ("crash", "failed"),
+            ("spin", "timeout"),
+            ("nonsense", "failed"),
+            ("long", "failed"),
+            ("other", "failed"),
+        ]:
+            outline, [looked] = await ask(pool, f"manifest {word}")
+            assert outline.tracks[0].cuts == ((looked.number, 0),), word
+            assert outline.credentials == Credentials(unchecked=why), word
+            outline, _ = await ask(pool, "manifest")
+            assert outline.credentials == Credentials(valid=True, signer="mp4 anchors"), word
+        assert (await ask(pool, "good"))[0].credentials == NOT_ASKED
+
+    restarts = run(tmp_path, body, trust=Trust(signers="anchors"))
+    assert restarts == ["crash", "cpu", "protocol", "protocol", "protocol"]
+
+
+def test_a_manifest_that_takes_too_long_costs_no_verdict(tmp_path, ask, monkeypatch):
+    async def body(pool):
+        monkeypatch.setattr(workers, "CHECK_S", 0.2)
+        outline, _ = await ask(pool, "manifest hang")
+        assert outline.credentials == Credentials(unchecked="timeout")
+        monkeypatch.setattr(workers, "CHECK_S", 1000.0)
+        outline, _ = await ask(pool, "manifest hang", seconds=4.0)
+        assert outline.credentials == Credentials(unchecked="timeout")
+        assert (await ask(pool, "manifest"))[0].credentials.valid
+
+    assert run(tmp_path, body, decode_timeout_s=1000.0) == ["timeout", "timeout"]
+
+
+def test_a_client_that_leaves_while_a_manifest_is_read_frees_the_decoder(tmp_path, ask):
+    async def body(pool):
+        asking = asyncio.create_task(ask(pool, "manifest hang"))
+        await asyncio.sleep(1.0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert (await ask(pool, "manifest"))[0].credentials.valid
+
+    assert run(tmp_path, body) == ["cancelled"]
 
 
 def test_what_was_cut_is_told_before_the_clip_has_ended(tmp_path, ask):
@@ -456,7 +521,7 @@ import service.decoder as decoder
 class Said:
     def to_bytes(self): return sys.argv[1].encode()
 
-decoder.restrict = lambda *_: Said()
+decoder.restrict = lambda *_, **__: Said()
 sys.exit(decoder.main())
 '''
 UNCONFINED = '{"had": ["no_new_privs"], "lacking": {"seccomp": "seccomp: Function not implemented"}}'

@@ -113,11 +113,19 @@ class Face(_Part):
 
 
 class Provenance(_Part):
-    """What the file says of its origin. c2pa: whether it carries a C2PA manifest; valid: None where that was
-    not checked."""
+    """What the file says of its origin. c2pa: whether it carries a C2PA manifest; valid: None without one, or
+    where `unchecked` says why it was not looked into. trusted: whether its signer comes from whom the service
+    trusts; None where that was not asked. signer, generator, sources: what the manifest says of who made the
+    file, by what and from what; codes: what failed."""
 
     c2pa: str
     valid: bool | None = None
+    trusted: bool | None = None
+    signer: str | None = None
+    generator: str | None = None
+    sources: list[str] = []
+    codes: list[str] = []
+    unchecked: str | None = None
 
 
 class Media(_Part):

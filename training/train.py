@@ -78,7 +78,7 @@ def train(
     CPU, 0 for all that are usable; another number rounds differently. workers: processes that make
     lessons ahead; with a GPU as many as are useful unless given, else none. A run that was interrupted
     goes on where it stopped. Raises RecipeError, ShardsError, CorpusError, NoFootage, CheckpointError,
-    DeviceError, Diverged or NotCalibratable.
+    DeviceError, Diverged, NotCalibratable or PoolError.
     """
     plan = read_recipe(recipe, start=start)
     threads = threads or usable_cores()

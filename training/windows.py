@@ -23,14 +23,14 @@ from pipeline.prepare import prepare
 from pipeline.prepared import PreparedClip
 from pipeline.spec import CropSpec, SamplingSpec
 from training.corpus import ClipRow
-from training.pool import Lost, run_jobs
+from training.pool import Lost, PoolError, run_jobs
 from training.recipe import Footage
 from training.sequences import Clip
 from training.tracks import largest_track
 
 LIMITS = Limits()
 CLIP_S = 120.0
-"""Seconds in which a worker has to have read a clip; then it counts as one that can not be read."""
+"""Seconds in which a worker has to have read a clip, or the run ends."""
 
 R = TypeVar("R")
 
@@ -71,7 +71,7 @@ def training_clips(
 ) -> list[Clip]:
     """The regions of real clips, cut once and kept in `cache`; clips without a usable face are left out.
 
-    workers: processes that cut; 0: this one. They change no result.
+    workers: processes that cut; 0: this one. They change no result. Raises PoolError.
     """
     cache.mkdir(parents=True, exist_ok=True)
     named = {row: cache / f"{_key(root / row.file, crop, footage)}.npy" for row in rows}
@@ -89,7 +89,7 @@ def prepared_clips(
 ) -> Iterator[tuple[ClipRow, PreparedClip]]:
     """The clips exactly as the service prepares them for a bundle, but for those that can not be decoded.
 
-    workers: processes that prepare, and then they come in any order; 0: this one.
+    workers: processes that prepare, and then they come in any order; 0: this one. Raises PoolError.
     """
     for row, clip in _done(rows, partial(_sample_cutter, root, crop, sampling), workers):
         if clip is not None:
@@ -99,13 +99,19 @@ def prepared_clips(
 def _done(
     rows: Iterable[ClipRow], make: Callable[[], Callable[[ClipRow], R | None]], workers: int
 ) -> Iterator[tuple[ClipRow, R | None]]:
-    """What the function that `make` gives says of each row; None, too, for a clip whose worker died."""
+    """What the function that `make` gives says of each row.
+
+    Raises PoolError for a clip whose worker died, hung or failed, since that may be the machine's fault: left
+    out, it would be missing from what is learnt without a word.
+    """
     if workers == 0:
         work = make()
         yield from ((row, work(row)) for row in rows)
         return
     for row, result in run_jobs(rows, make, workers=workers, timeout_s=CLIP_S):
-        yield row, None if isinstance(result, Lost) else result
+        if isinstance(result, Lost):
+            raise PoolError(f"{row.file} could not be cut ({result.why}): {result.detail}")
+        yield row, result
 
 
 def _region_cutter(root: Path, crop: CropSpec, footage: Footage) -> Callable[[ClipRow], U8 | None]:

@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 from dataclasses import asdict, replace
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -23,8 +24,10 @@ from pipeline.engine import Engine
 from pipeline.errors import BundleError
 from pipeline.runtime import usable_cores
 from service.graphs import longest_sequence
+from training.provenance import revision
 
 NO_DEVICE = 3
+LIBRARIES = ("nvidia-cublas", "nvidia-cudnn")
 BURSTS = (1, 2, 4, 8, 16, 32)
 """Batch sizes in bursts; a single sample is measured too."""
 
@@ -98,6 +101,12 @@ def measure(bundle: Bundle, *, repeats: int, clips: int, cold_starts: int, compi
         },
         memory=memory,
         limits=limits,
+        facts={
+            "bundle digest": bundle.digest,
+            "weights stored in": bundle.manifest.precision,
+            "code": revision(),
+            "repeats": f"{repeats}, of the clip on the CPU 3",
+        },
     )
 
 
@@ -116,6 +125,7 @@ def machine() -> dict[str, str]:
         "driver": driver,
         "onnxruntime": ort.__version__,
         "torch": _torch_version(),
+        "CUDA libraries": _libraries(),
         "python": platform.python_version(),
         "host": f"{platform.machine()}, {usable_cores()} cores",
     }
@@ -160,6 +170,12 @@ def _peers(
         name: batch_curve(way, _shape(bundle), sizes(bundle), repeats=repeats) for name, way in ways.items()
     }
     return curves, {name: peak("cuda", bf16=bf16) / each for name, bf16 in (("fp32", False), ("bf16", True))}
+
+
+def _libraries() -> str:
+    """Versions of the packages that hold them; nothing of what the system may have."""
+    installed = {d.name: d.version for d in distributions() if d.name.startswith(LIBRARIES)}
+    return ", ".join(f"{name} {number}" for name, number in sorted(installed.items())) or "not packages"
 
 
 def _torch_version() -> str:

@@ -19,7 +19,7 @@ class Result:
     curves: samples a second by how they were encoded; limits: samples a second that the rate of large
     matrix products would allow; parity: largest difference in probability to the CPU provider; clip:
     the longest clip of one face; cold: seconds from start to ready, of each try; service: whole clips through
-    the service, by provider.
+    the service, by provider. facts: what was measured and how often.
     """
 
     bundle: str
@@ -32,6 +32,7 @@ class Result:
     service: dict[str, Service] = field(default_factory=dict)
     memory: Growth | None = None
     limits: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 def markdown(result: Result, *, level: int = 1) -> str:
@@ -39,7 +40,7 @@ def markdown(result: Result, *, level: int = 1) -> str:
     title, part = "#" * level, "#" * (level + 1)
     parts = [
         f"{title} {result.bundle} on {result.machine['device']}",
-        _table(["", ""], [[name, value] for name, value in result.machine.items()]),
+        _table(["", ""], [[name, value] for name, value in (result.machine | result.facts).items()]),
         f"{part} Encoder, samples a second\n\nMedian of the repeats, and the slowest and fastest of them.",
         _curves(result.curves),
     ]
@@ -75,6 +76,8 @@ def markdown(result: Result, *, level: int = 1) -> str:
                 [[*(f"{x // MIB} MiB" for x in (m.before, m.warmed, m.most, m.most - m.warmed))]],
             ),
         ]
+        if m.before:
+            parts.append("Some of the device's memory was taken before, be it by this process.")
     return "\n\n".join(parts) + "\n"
 
 

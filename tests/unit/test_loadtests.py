@@ -314,12 +314,12 @@ def measured():
     b = benchmark_results()
     whole = {n: b[n] for n in ("cost", "limit")} | {"replicas": reliability_results()["replicas"]}
     growth = {"heights": [{"height": 720, "seconds": 10, "peak_bytes": 2**29}]}
+    rates = {9: 90.0, 72: 3600.0, 144: 5000.0}
     cuda = {
         "machine": {"device": "a card"},
-        "curves": {
-            "ONNX Runtime CUDA, fp32": [{"batch": 9, "median": 90.0}, {"batch": 18, "median": 3600.0}]
-        },
+        "curves": {"ONNX Runtime CUDA, fp32": [{"batch": b, "median": r} for b, r in rates.items()]},
         "clip": {"CUDA": {"median": 0.0123}},
+        "service": {},
     }
     return kept(whole | {"growth": growth, "load": {"runs": [ramp()]}}) | {"cuda": cuda}
 
@@ -330,7 +330,8 @@ def test_the_document_shows_its_arithmetic():
         "| 100 | 100 / (2.00 x 0.5) = 100.00 | 100 | 200 | 50 GiB |",
         "| 10 | 10 / 0.400 = 25.0 | 1,800 | 12.5 |",
         "X x 0.400 > R",
-        "One a card encodes 3,600 samples/s in batches of 18, that is 50 clips of 72 samples a second",
+        "One a card encodes 3,600 samples/s in the service's batches of 72, that is 50 clips of 72 samples",
+        "(5,000 samples/s in batches of 144)",
         "12.3 ms for both graphs of one clip",
         "3 of 20 clips failed where the balancer tries again",
         "| ramp | 2 | 11 |",

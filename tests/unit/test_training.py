@@ -27,6 +27,7 @@ from training.learner import Learner, learning_rate
 from training.loader import PairTeacher, pair_exam
 from training.loop import CHECKPOINT, CURVES, LOG, Diverged, counted, fit
 from training.model import DetectorNetwork, native_config
+from training.pool import PoolError
 from training.recipe import Footage, Optimiser, Pairs, Recipe, RecipeError, Stopping
 from training.sequences import Clip
 from training.train import train
@@ -384,6 +385,22 @@ def test_how_many_processes_cut_clips_changes_nothing(tmp_path: Path) -> None:
     assert prepared[0].keys() == prepared[1].keys() == {"face.mp4", "none.mp4"}
     ((here,), (there,)) = (some["face.mp4"].tracks for some in prepared)
     assert np.array_equal(here.samples, there.samples)
+
+
+def test_a_clip_that_costs_its_worker_ends_the_run_and_is_not_taken_for_one_without_a_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(tmp_path / "face.mp4", seconds=1, size=320)
+    row = ClipRow("face.mp4", False, "train", "", "p", "o")
+    crop, footage = native_config().crop, Footage(bursts=2, burst_frames=4)
+    with monkeypatch.context() as patched:
+        patched.setattr("training.windows.CLIP_S", 0.0)
+        with pytest.raises(PoolError, match=r"face\.mp4 could not be cut \(timeout\)"):
+            training_clips(tmp_path, [row], crop, footage, tmp_path / "cache", workers=1)
+        with pytest.raises(PoolError, match=r"face\.mp4"):
+            list(prepared_clips(tmp_path, [row], crop, native_config().sampling, workers=1))
+    (clip,) = training_clips(tmp_path, [row], crop, footage, tmp_path / "cache", workers=1)
+    assert clip.name == "face.mp4"
 
 
 def test_transcoding_scales_and_keeps_the_frames(tmp_path: Path) -> None:

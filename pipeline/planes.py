@@ -1,6 +1,6 @@
 """From what a decoder gives to upright planar YUV 4:2:0, leaving pixels alone wherever possible."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,8 +10,10 @@ from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.plane import VideoPlane
+from numpy.typing import NDArray
 
 from pipeline.frames import U8, Frame
+from pipeline.quantiser import Quantisers, quantisers_of
 
 FULL_RANGE = 2
 """libav's AVCOL_RANGE_JPEG. Anything else is taken for limited range, as players do."""
@@ -32,6 +34,15 @@ class Turn:
         turned = plane.T if self.transpose else plane
         turned = turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
         return np.array(turned, order="C")
+
+    def moved(
+        self, places: Sequence[NDArray[np.int32]], width: int, height: int
+    ) -> tuple[NDArray[np.int32], ...]:
+        """Where boxes x, y, w, h of a picture of that width and height, int32 [N], come to lie."""
+        x, y, w, h = places
+        if self.transpose:
+            x, y, w, h, width, height = y, x, h, w, height, width
+        return width - x - w if self.mirror_x else x, height - y - h if self.mirror_y else y, w, h
 
     @classmethod
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> "Turn":
@@ -94,10 +105,17 @@ class Converter:
         libav counts references to a buffer and writes to none that it shares, so a frame may be kept
         for as long as one likes, also beyond its clip.
         """
+        quantisers = self._quantisers(picture)
         if picture.format.name not in _NATIVE or picture.color_range == FULL_RANGE:
             picture = self._convert(picture)
         y, u, v = (self._upright(_samples(plane)) for plane in picture.planes[:3])
-        return Frame(y, u, v, time_s, index)
+        return Frame(y, u, v, time_s, index, quantisers)
+
+    def _quantisers(self, picture: VideoFrame) -> Quantisers | None:
+        found = quantisers_of(picture)
+        if found is None or self._turn == Turn():
+            return found
+        return found.moved(self._turn.moved(found.places, picture.width, picture.height))
 
     def _upright(self, plane: U8) -> U8:
         return plane if self._turn == Turn() else self._turn.apply(plane)

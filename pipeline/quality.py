@@ -1,6 +1,7 @@
-"""How well a face can be judged: size, sharpness, light and pose, and remarks on them."""
+"""How well a face can be judged: size, sharpness, light, pose and compression, and remarks on them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -38,6 +39,7 @@ def measure(frame: Frame, box: F32, landmarks: F32, score: float) -> Quality:
         brightness=float(np.clip((face.mean() - 16) / 219, 0, 1)),
         yaw=yaw(landmarks),
         detection=float(score),
+        quantiser=frame.quantisers.under(box) if frame.quantisers else None,
     )
 
 
@@ -61,12 +63,14 @@ def yaw(landmarks: F32) -> float:
 
 
 def median_quality(qualities: Sequence[Quality]) -> Quality:
-    """The median of each measure over the detections of a track; at least one."""
+    """The median of each measure over the detections of a track that have it; at least one."""
 
     def median(name: str) -> float:
         return float(np.median([getattr(q, name) for q in qualities]))
 
-    return Quality(*(median(n) for n in ("size_px", "sharpness", "brightness", "yaw", "detection")))
+    known = [q.quantiser for q in qualities if q.quantiser is not None]
+    found = Quality(*(median(n) for n in ("size_px", "sharpness", "brightness", "yaw", "detection")))
+    return replace(found, quantiser=float(np.median(known)) if known else None)
 
 
 def remarks(quality: Quality, spec: CropSpec | None = None) -> list[str]:

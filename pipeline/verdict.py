@@ -181,6 +181,7 @@ def _face(
             brightness=round(track.quality.brightness, 3),
             yaw=round(track.quality.yaw, 3),
             detection=round(track.quality.detection, 3),
+            quantiser=None if track.quality.quantiser is None else round(track.quality.quantiser, 1),
             remarks=notes,
         ),
         timeline=moments if timeline else [],

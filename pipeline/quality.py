@@ -17,6 +17,9 @@ MIN_BRIGHTNESS = 0.08
 MAX_YAW = 0.9
 """Each lies beyond what nearly all ordinary clips of the training corpus show."""
 
+MAX_QUANTISER = 32.0
+"""Beyond it a score drifts by about as much as a remark moves the thresholds (docs/training-log.md)."""
+
 BOX_IN_TEMPLATE = 0.83
 """Side of a face box in units of the plain aligned template's side: the median over detections."""
 
@@ -88,6 +91,8 @@ def remarks(quality: Quality, spec: CropSpec | None = None) -> list[str]:
         found.append("too_dark")
     if quality.yaw > MAX_YAW:
         found.append("profile")
+    if quality.quantiser is not None and quality.quantiser > MAX_QUANTISER:
+        found.append("heavily_compressed")
     if (
         spec is not None
         and spec.kind == "aligned"

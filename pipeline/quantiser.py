@@ -115,7 +115,7 @@ def blocks_in(content: memoryview, count: int, size: int, start: int) -> NDArray
     in the content [bytes]; None where it does not lie inside of that."""
     if size < _BYTES * len(_FIELDS) or start + count * size > len(content):
         return None
-    return np.frombuffer(content, _layout(size), count, start).copy()
+    return np.frombuffer(bytes(content[start : start + count * size]), _layout(size))
 
 
 def _layout(size: int) -> np.dtype[np.void]:

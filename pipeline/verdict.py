@@ -41,6 +41,7 @@ WORDS = {
     "too_dark": "the face is too dark",
     "too_short": "the face is not seen for long enough",
     "profile": "the face is seen from the side",
+    "heavily_compressed": "the face is heavily compressed",
     "upscaled": "the face has fewer pixels than the model looks at",
     "partly_seen": "only a part of the clip could be looked at",
     "untrained_model": "the weights are random, so this verdict means nothing",

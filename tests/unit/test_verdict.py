@@ -135,6 +135,15 @@ def test_a_doubtful_face_makes_a_near_threshold_score_uncertain():
     assert (len(plain_face.segments), doubted.segments) == (1, [])
 
 
+def test_a_heavily_compressed_face_widens_uncertain_and_says_so():
+    coarse = replace(good, quantiser=36.04)
+    answer = decide(clip(track(quality=coarse)), [scores(0.75)], bundle())
+    (face,) = answer.faces
+    assert (answer.verdict, face.usable, face.quality.quantiser) == ("uncertain", True, 36.0)
+    assert face.quality.remarks == ["heavily_compressed"]
+    assert "heavily_compressed: the face is heavily compressed" in answer.reasons
+
+
 def test_a_codec_that_tells_no_quantiser_changes_no_answer():
     fine = replace(good, quantiser=20.0)
     unknown, known = (decide(clip(track(quality=q)), [scores(0.75)], bundle()) for q in (good, fine))

@@ -1,7 +1,8 @@
 """From what a decoder gives to upright planar YUV 4:2:0, leaving pixels alone wherever possible."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -10,10 +11,9 @@ from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.plane import VideoPlane
-from numpy.typing import NDArray
 
 from pipeline.frames import U8, Frame
-from pipeline.quantiser import Quantisers, quantisers_of
+from pipeline.quantiser import Box, Quantisers, quantisers_of
 
 FULL_RANGE = 2
 """libav's AVCOL_RANGE_JPEG. Anything else is taken for limited range, as players do."""
@@ -35,14 +35,13 @@ class Turn:
         turned = turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
         return np.array(turned, order="C")
 
-    def moved(
-        self, places: Sequence[NDArray[np.int32]], width: int, height: int
-    ) -> tuple[NDArray[np.int32], ...]:
-        """Where boxes x, y, w, h of a picture of that width and height, int32 [N], come to lie."""
-        x, y, w, h = places
-        if self.transpose:
-            x, y, w, h, width, height = y, x, h, w, height, width
-        return width - x - w if self.mirror_x else x, height - y - h if self.mirror_y else y, w, h
+    def undone(self, box: Box, width: int, height: int) -> Box:
+        """Where a box x, y, w, h of the upright picture lies in the one of that width and height before."""
+        x, y, w, h = box
+        across, down = (height, width) if self.transpose else (width, height)
+        x = across - x - w if self.mirror_x else x
+        y = down - y - h if self.mirror_y else y
+        return (y, x, h, w) if self.transpose else (x, y, w, h)
 
     @classmethod
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> "Turn":
@@ -102,6 +101,8 @@ class Converter:
     def frame(self, picture: VideoFrame, time_s: float, index: int) -> Frame:
         """The upright frame. Where nothing has to be turned it holds the decoder's own buffers, read-only.
 
+        Quantisers are read of the decoder's picture once they are asked for, so the frame always keeps it.
+
         libav counts references to a buffer and writes to none that it shares, so a frame may be kept
         for as long as one likes, also beyond its clip.
         """
@@ -111,11 +112,11 @@ class Converter:
         y, u, v = (self._upright(_samples(plane)) for plane in picture.planes[:3])
         return Frame(y, u, v, time_s, index, quantisers)
 
-    def _quantisers(self, picture: VideoFrame) -> Quantisers | None:
-        found = quantisers_of(picture)
-        if found is None or self._turn == Turn():
-            return found
-        return found.moved(self._turn.moved(found.places, picture.width, picture.height))
+    def _quantisers(self, picture: VideoFrame) -> Callable[[], Quantisers | None]:
+        if self._turn == Turn():
+            return partial(quantisers_of, picture)
+        stored = partial(self._turn.undone, width=picture.width, height=picture.height)
+        return partial(quantisers_of, picture, stored)
 
     def _upright(self, plane: U8) -> U8:
         return plane if self._turn == Turn() else self._turn.apply(plane)

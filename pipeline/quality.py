@@ -30,6 +30,7 @@ UNUSABLE = ("face_too_small", "too_blurred", "too_dark")
 def measure(frame: Frame, box: F32, landmarks: F32, score: float) -> Quality:
     """Quality of one detection. box: x, y, w, h and landmarks: [5, 2], in pixels of the frame."""
     luma = _inside(frame, box)
+    quantisers = frame.quantisers()
     shrinks = luma.shape[0] * luma.shape[1] > SHARPNESS_SIDE**2
     face = cv2.resize(
         luma,
@@ -42,7 +43,7 @@ def measure(frame: Frame, box: F32, landmarks: F32, score: float) -> Quality:
         brightness=float(np.clip((face.mean() - 16) / 219, 0, 1)),
         yaw=yaw(landmarks),
         detection=float(score),
-        quantiser=frame.quantisers.under(box) if frame.quantisers else None,
+        quantiser=quantisers.under(box) if quantisers else None,
     )
 
 

@@ -5,7 +5,7 @@ step is in the stream, so nothing has to be guessed from the pixels; but it is t
 alone, and says nothing of those before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,34 +28,43 @@ _VP9_STEP = (4, 8, 102, 150, 200, 265, 353, 474, 639, 864, 1173, 1597, 1828)
 """Eighths of a level at some of VP9's indexes (bitstream specification, 8.6.1, AC, 8 bits); lines between
 them are within 1.4% of the others."""
 
-_PLACE = ("x", "y", "w", "h")
-_FIELDS = (*_PLACE, "delta")
-_BYTES = 4
+_INT = np.dtype(np.int32)
+_FIELDS = 5
+"""x, y, w, h and delta, at the beginning of libav's AVVideoBlockParams."""
+
+I32 = NDArray[np.int32]
+Box = tuple[float, float, float, float]
+
+
+def _as_it_is(box: Box) -> Box:
+    return box
 
 
 @dataclass(frozen=True, slots=True)
 class Quantisers:
     """The quantisers of the blocks of one picture.
 
-    blocks: [N] of x, y, w, h in pixels, and delta, which is added to `base`; both are on the scale of the
-    kind of codec. bits: of a sample.
+    blocks: [N, 5 or more], rows of x, y, w, h in pixels, and delta, which is added to `base`; both are on the
+    scale of the kind of codec. bits: of a sample. stored: where a box of the upright picture lies among them.
     """
 
     kind: VideoEncParamsType
     base: int
     bits: int
-    blocks: NDArray[np.void]
+    blocks: I32
+    stored: Callable[[Box], Box] = _as_it_is
 
     def under(self, box: Sequence[float] | NDArray[np.float32]) -> float | None:
         """The mean over what blocks cover of a box x, y, w, h, from 0 to COARSEST; None where none does."""
-        x, y, w, h = (float(v) for v in box)
-        left, top, wide, high, delta = (self.blocks[name].astype(np.float64) for name in _FIELDS)
+        x, y, w, h = self.stored((float(box[0]), float(box[1]), float(box[2]), float(box[3])))
+        left, top, wide, high = self.blocks.T[:4]
+        near = (left < x + w) & (top < y + h) & (left + wide > x) & (top + high > y)
+        left, top, wide, high, delta = self.blocks[near].T[:_FIELDS].astype(np.float64)
         across = np.minimum(left + wide, x + w) - np.maximum(left, x)
         down = np.minimum(top + high, y + h) - np.maximum(top, y)
         shared = np.maximum(across, 0) * np.maximum(down, 0)
-        if not shared.any():
-            return None
-        return float(np.average(self._scaled(self.base + delta), weights=shared))
+        area = float(shared.sum())
+        return float(self._scaled(self.base + delta) @ shared) / area if area > 0 else None
 
     def _scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of the codec on the common scale."""
@@ -69,25 +78,16 @@ class Quantisers:
             found = _of_step(values)
         return np.clip(found, 0, COARSEST)
 
-    def moved(self, places: Iterable[NDArray[np.int32]]) -> "Quantisers":
-        """The same at other places: x, y, w, h, int32 [N]."""
-        blocks = self.blocks.copy()
-        for name, values in zip(_PLACE, places, strict=True):
-            blocks[name] = values
-        return Quantisers(self.kind, self.base, self.bits, blocks)
-
-    @property
-    def places(self) -> tuple[NDArray[np.int32], ...]:
-        """x, y, w, h of all blocks, int32 [N]."""
-        return tuple(self.blocks[name] for name in _PLACE)
-
 
 def _of_step(step: NDArray[np.float64]) -> NDArray[np.float64]:
     return 6 * np.log2(np.maximum(step, _STEP_AT_0) / _STEP_AT_0)
 
 
-def quantisers_of(picture: VideoFrame) -> Quantisers | None:
-    """What the decoder told of a picture's blocks, as a copy; None where it told nothing."""
+def quantisers_of(picture: VideoFrame, stored: Callable[[Box], Box] = _as_it_is) -> Quantisers | None:
+    """What the decoder told of a picture's blocks, seen in place; None where it told nothing.
+
+    Whoever holds it holds the picture.
+    """
     try:
         # PyAV's stubs take this mapping for one of strings.
         side_data = cast(Iterable[object], picture.side_data)
@@ -99,26 +99,21 @@ def quantisers_of(picture: VideoFrame) -> Quantisers | None:
     if told is None or kind is VideoEncParamsType.NONE:
         return None
     if told.nb_blocks:
-        content = memoryview(cast(SideData, told)).cast("B")
-        blocks = blocks_in(content, told.nb_blocks, told.block_size, told.blocks_offset)
+        blocks = blocks_in(
+            memoryview(cast(SideData, told)), told.nb_blocks, told.block_size, told.blocks_offset
+        )
     else:
         # VP9 tells of blocks only where they differ, others where they know any.
-        whole = np.array([(0, 0, picture.width, picture.height, 0)], _layout(_BYTES * len(_FIELDS)))
+        whole = np.array([(0, 0, picture.width, picture.height, 0)], _INT)
         blocks = whole if kind is VideoEncParamsType.VP9 else None
     if blocks is None:
         return None
-    return Quantisers(kind, told.qp, picture.format.components[0].bits, blocks)
+    return Quantisers(kind, told.qp, picture.format.components[0].bits, blocks, stored)
 
 
-def blocks_in(content: memoryview, count: int, size: int, start: int) -> NDArray[np.void] | None:
-    """A copy of libav's table of `count` blocks (AVVideoBlockParams) of `size` bytes, which begins at `start`
-    in the content [bytes]; None where it does not lie inside of that."""
-    if size < _BYTES * len(_FIELDS) or start + count * size > len(content):
+def blocks_in(content: memoryview, count: int, size: int, start: int) -> I32 | None:
+    """libav's table of `count` blocks of `size` bytes each, which begins at `start` in the content [bytes]:
+    int32 [count, size / 4]; None where that is no such table or does not lie in the content."""
+    if size < _FIELDS * _INT.itemsize or size % _INT.itemsize or start + count * size > len(content):
         return None
-    return np.frombuffer(bytes(content[start : start + count * size]), _layout(size))
-
-
-def _layout(size: int) -> np.dtype[np.void]:
-    offsets = [_BYTES * k for k in range(len(_FIELDS))]
-    formats = ["i4"] * len(_FIELDS)
-    return np.dtype({"names": list(_FIELDS), "formats": formats, "offsets": offsets, "itemsize": size})
+    return np.frombuffer(content, _INT, count * size // _INT.itemsize, start).reshape(count, -1)

@@ -77,7 +77,7 @@ def test_a_face_carries_the_quantiser_of_its_own_blocks(tmp_path):
         burst = next(opened.bursts([range(8)]))
     for track in (left, right):
         box = track.boxes[0, 1:]
-        told = [burst[k].quantisers.under(box) for k in (0, 4)]
+        told = [burst[k].quantisers().under(box) for k in (0, 4)]
         assert track.quality.quantiser == pytest.approx(float(np.median(told)))
     assert left.quality.quantiser != right.quality.quantiser
 

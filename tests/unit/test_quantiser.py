@@ -19,7 +19,6 @@ from tests.media import animation, pattern, rotated, still, write_clip
 
 BOX = (10, 10, 100, 60)
 EVEN = "aq-mode=0:ipratio=1:pbratio=1"
-BLOCK = np.dtype([(name, "i4") for name in ("x", "y", "w", "h", "delta")])
 TURNS = [Turn(t, x, y) for t in (False, True) for x in (False, True) for y in (False, True)]
 
 
@@ -31,11 +30,12 @@ def noisy(count: int = 12, width: int = 128, height: int = 96) -> list[U8]:
 def found(path: Path, box: Iterable[float] = BOX, threads: int = 1) -> list[float | None]:
     with open_clip(path, threads=threads) as clip:
         frames = [f for burst in clip.bursts([range(len(clip.times_s))]) for f in burst]
-    return [f.quantisers.under(tuple(box)) if f.quantisers else None for f in frames]
+    told = [f.quantisers() for f in frames]
+    return [quantisers.under(tuple(box)) if quantisers else None for quantisers in told]
 
 
 def of_blocks(kind: VideoEncParamsType, *blocks: tuple[int, ...], base: int = 0, bits: int = 8) -> Quantisers:
-    return Quantisers(kind, base, bits, np.array(list(blocks), BLOCK))
+    return Quantisers(kind, base, bits, np.array(list(blocks), np.int32))
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -116,16 +116,17 @@ def test_a_box_gets_the_mean_of_its_blocks_by_area() -> None:
 
 
 @given(st.sampled_from(TURNS), st.integers(2, 9), st.integers(2, 9), st.data())
-def test_blocks_turn_with_the_picture(turn: Turn, height: int, width: int, data: st.DataObject) -> None:
+def test_a_box_is_turned_back_with_the_picture(
+    turn: Turn, height: int, width: int, data: st.DataObject
+) -> None:
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     w, h = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
     plane = np.zeros((height, width), np.uint8)
     plane[y : y + h, x : x + w] = 1
-    places = [np.array([v], np.int32) for v in (x, y, w, h)]
-    left, top, wide, high = (int(v[0]) for v in turn.moved(places, width, height))
-    turned = turn.apply(plane)
-    assert turned[top : top + high, left : left + wide].all()
-    assert turned.sum() == wide * high
+    rows, columns = np.nonzero(turn.apply(plane))
+    left, top = int(columns.min()), int(rows.min())
+    upright = (left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top)
+    assert turn.undone(upright, width, height) == (x, y, w, h)
 
 
 def test_a_turned_clip_has_its_blocks_where_they_are_seen(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_threads_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "size", "start"),
-    [(3, 20, 64), (2, 24, 64), (2, 20, 65), (2**31, 20, 64), (1, 16, 64), (1, 0, 64)],
+    [(3, 20, 64), (2, 24, 64), (2, 20, 65), (2**31, 20, 64), (1, 16, 64), (1, 21, 64), (1, 0, 64)],
 )
 def test_a_table_that_does_not_fit_is_none(count: int, size: int, start: int) -> None:
     content = memoryview(bytes(range(64 + 40)))
@@ -161,7 +162,7 @@ def test_larger_blocks_of_a_later_libav_are_read_by_their_size() -> None:
     rows = np.arange(14, dtype="i4").reshape(2, 7)
     table = blocks_in(memoryview(bytes(8) + rows.tobytes()), 2, 28, 8)
     assert table is not None
-    assert table.tolist() == [tuple(row[:5]) for row in rows.tolist()]
+    assert table.tolist() == rows.tolist()
 
 
 @given(st.lists(st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 5), min_size=1, max_size=5))

@@ -37,10 +37,11 @@ PUBLISHED = "as published"
 LEVELS: dict[Encoder | None, tuple[int, ...]] = {
     None: (0,),
     "libx264": (18, 24, 28, 32, 36, 40),
+    "libx265": (18, 24, 30),
     "libvpx-vp9": (24, 36, 48, 60),
     "mpeg4": (2, 4, 8, 16, 31),
 }
-OTHERS = ("libvpx-vp9", "mpeg4")
+OTHERS = ("libx265", "libvpx-vp9", "mpeg4")
 BASE = ("libx264", 18)
 """From the score at this one drift is counted."""
 EDGES = (0, 20, 24, 28, 30, 32, 34, 36, 38, 40, 44, 52)
@@ -160,8 +161,10 @@ def by_condition(rows: list[Row], plain: Thresholds) -> Iterator[str]:
         for level in levels:
             some = [r for r in rows if (r.encoder, r.level) == (name, level)]
             told = np.array([r.quantiser for r in some])
-            low, middle, high = (f"{np.nanpercentile(told, p):.0f}" for p in (5, 50, 95))
-            found = f"{middle} ({low} to {high})", f"{np.mean(told > MAX_QUANTISER):.0%}"
+            found = ["not told", "-"]
+            if np.isfinite(told).all():
+                low, middle, high = (f"{v:.0f}" for v in np.percentile(told, (5, 50, 95)))
+                found = [f"{middle} ({low} to {high})", f"{np.mean(told > MAX_QUANTISER):.0%}"]
             yield line([name, level or "", len(some), *found, *common(some, rows), *calls(some, plain)])
 
 

@@ -23,7 +23,7 @@ GENTLE_CRF = 18
 MPEG4_TICKS = 60_000
 """MPEG-4 counts less than 65,536 ticks a second."""
 
-Encoder = Literal["libx264", "libvpx-vp9", "mpeg4"]
+Encoder = Literal["libx264", "libx265", "libvpx-vp9", "mpeg4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Condition:
         """What its encoder is told."""
         if self.encoder == "libvpx-vp9":
             return {"crf": str(self.crf), "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        if self.encoder == "libx265":
+            return {"crf": str(self.crf), "preset": "veryfast", "x265-params": "log-level=none"}
         if self.encoder == "mpeg4":
             return {"qmin": str(self.crf), "qmax": str(self.crf)}
         # x264's macroblock tree gives other bytes now and then where the width is no multiple of 16.

@@ -141,7 +141,9 @@ def test_a_higher_crf_leaves_less(plain: Path, tmp_path: Path) -> None:
     assert sizes[0] > 1.5 * sizes[2]
 
 
-@pytest.mark.parametrize(("encoder", "levels"), [("libvpx-vp9", (24, 60)), ("mpeg4", (2, 31))])
+@pytest.mark.parametrize(
+    ("encoder", "levels"), [("libx265", (18, 40)), ("libvpx-vp9", (24, 60)), ("mpeg4", (2, 31))]
+)
 def test_other_encoders_keep_times_and_leave_less_too(
     plain: Path, tmp_path: Path, encoder: Encoder, levels: tuple[int, int]
 ) -> None:

@@ -32,13 +32,15 @@ class Moment(_Part):
 
 class FaceQuality(_Part):
     """Medians over the track: box side in source pixels; sharpness (variance of the Laplacian); brightness
-    and yaw from 0 to 1; mean confidence of the face detector; what is wrong with it, as codes."""
+    and yaw from 0 to 1; mean confidence of the face detector; quantiser of the face's blocks, 0 to 51 on the
+    scale of H.264, null where the decoder tells none; what is wrong with it, as codes."""
 
     size_px: float
     sharpness: float
     brightness: float
     yaw: float
     detection: float
+    quantiser: float | None
     remarks: list[str]
 
 

@@ -1,5 +1,6 @@
 """Decoded pictures as they travel through the pipeline."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -7,8 +8,14 @@ import numpy as np
 from cv2.typing import MatLike
 from numpy.typing import NDArray
 
+from pipeline.quantiser import Quantisers
+
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
+
+
+def _untold() -> None:
+    """No decoder made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +24,7 @@ class Frame:
 
     y: uint8 [H, W]; u, v: uint8 [ceil(H / 2), ceil(W / 2)]; all three may be read-only and have gaps
     between their rows. time_s: presentation time in seconds from the first frame of the clip; index:
-    position in presentation order, from 0.
+    position in presentation order, from 0. quantisers: reads those of its blocks, where the decoder tells.
     """
 
     y: U8
@@ -25,6 +32,7 @@ class Frame:
     v: U8
     time_s: float
     index: int
+    quantisers: Callable[[], Quantisers | None] = _untold
 
     @property
     def height(self) -> int:

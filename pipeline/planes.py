@@ -1,7 +1,8 @@
 """From what a decoder gives to upright planar YUV 4:2:0, leaving pixels alone wherever possible."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.plane import VideoPlane
 
 from pipeline.frames import U8, Frame
+from pipeline.quantiser import Box, Quantisers, quantisers_of
 
 FULL_RANGE = 2
 """libav's AVCOL_RANGE_JPEG. Anything else is taken for limited range, as players do."""
@@ -32,6 +34,14 @@ class Turn:
         turned = plane.T if self.transpose else plane
         turned = turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
         return np.array(turned, order="C")
+
+    def undone(self, box: Box, width: int, height: int) -> Box:
+        """Where a box x, y, w, h of the upright picture lies in the one of that width and height before."""
+        x, y, w, h = box
+        across, down = (height, width) if self.transpose else (width, height)
+        x = across - x - w if self.mirror_x else x
+        y = down - y - h if self.mirror_y else y
+        return (y, x, h, w) if self.transpose else (x, y, w, h)
 
     @classmethod
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> "Turn":
@@ -91,13 +101,22 @@ class Converter:
     def frame(self, picture: VideoFrame, time_s: float, index: int) -> Frame:
         """The upright frame. Where nothing has to be turned it holds the decoder's own buffers, read-only.
 
+        Quantisers are read of the decoder's picture once they are asked for, so the frame always keeps it.
+
         libav counts references to a buffer and writes to none that it shares, so a frame may be kept
         for as long as one likes, also beyond its clip.
         """
+        quantisers = self._quantisers(picture)
         if picture.format.name not in _NATIVE or picture.color_range == FULL_RANGE:
             picture = self._convert(picture)
         y, u, v = (self._upright(_samples(plane)) for plane in picture.planes[:3])
-        return Frame(y, u, v, time_s, index)
+        return Frame(y, u, v, time_s, index, quantisers)
+
+    def _quantisers(self, picture: VideoFrame) -> Callable[[], Quantisers | None]:
+        if self._turn == Turn():
+            return partial(quantisers_of, picture)
+        stored = partial(self._turn.undone, width=picture.width, height=picture.height)
+        return partial(quantisers_of, picture, stored)
 
     def _upright(self, plane: U8) -> U8:
         return plane if self._turn == Turn() else self._turn.apply(plane)

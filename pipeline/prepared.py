@@ -65,13 +65,15 @@ class Coverage:
 class Quality:
     """Medians over a track. size_px: side of the face box in source pixels; sharpness: variance of
     the Laplacian of the luma inside the box scaled to 112 pixels; brightness: mean luma, 0 to 1;
-    yaw: horizontal offset of the nose between the eyes, 0 frontal to 1 profile."""
+    yaw: horizontal offset of the nose between the eyes, 0 frontal to 1 profile; quantiser: mean over the box,
+    0 to 51 on the scale of H.264 (`pipeline.quantiser`), None where the decoder tells none."""
 
     size_px: float
     sharpness: float
     brightness: float
     yaw: float
     detection: float
+    quantiser: float | None = None
 
 
 Cut = tuple[int, int]

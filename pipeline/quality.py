@@ -1,6 +1,7 @@
-"""How well a face can be judged: size, sharpness, light and pose, and remarks on them."""
+"""How well a face can be judged: size, sharpness, light, pose and compression, and remarks on them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ MIN_BRIGHTNESS = 0.08
 MAX_YAW = 0.9
 """Each lies beyond what nearly all ordinary clips of the training corpus show."""
 
+MAX_QUANTISER = 32.0
+"""Beyond it a score drifts by about as much as a remark moves the thresholds (docs/training-log.md)."""
+
 BOX_IN_TEMPLATE = 0.83
 """Side of a face box in units of the plain aligned template's side: the median over detections."""
 
@@ -26,6 +30,7 @@ UNUSABLE = ("face_too_small", "too_blurred", "too_dark")
 def measure(frame: Frame, box: F32, landmarks: F32, score: float) -> Quality:
     """Quality of one detection. box: x, y, w, h and landmarks: [5, 2], in pixels of the frame."""
     luma = _inside(frame, box)
+    quantisers = frame.quantisers()
     shrinks = luma.shape[0] * luma.shape[1] > SHARPNESS_SIDE**2
     face = cv2.resize(
         luma,
@@ -38,6 +43,7 @@ def measure(frame: Frame, box: F32, landmarks: F32, score: float) -> Quality:
         brightness=float(np.clip((face.mean() - 16) / 219, 0, 1)),
         yaw=yaw(landmarks),
         detection=float(score),
+        quantiser=quantisers.under(box) if quantisers else None,
     )
 
 
@@ -61,12 +67,14 @@ def yaw(landmarks: F32) -> float:
 
 
 def median_quality(qualities: Sequence[Quality]) -> Quality:
-    """The median of each measure over the detections of a track; at least one."""
+    """The median of each measure over the detections of a track that have it; at least one."""
 
     def median(name: str) -> float:
         return float(np.median([getattr(q, name) for q in qualities]))
 
-    return Quality(*(median(n) for n in ("size_px", "sharpness", "brightness", "yaw", "detection")))
+    known = [q.quantiser for q in qualities if q.quantiser is not None]
+    found = Quality(*(median(n) for n in ("size_px", "sharpness", "brightness", "yaw", "detection")))
+    return replace(found, quantiser=float(np.median(known)) if known else None)
 
 
 def remarks(quality: Quality, spec: CropSpec | None = None) -> list[str]:
@@ -84,6 +92,8 @@ def remarks(quality: Quality, spec: CropSpec | None = None) -> list[str]:
         found.append("too_dark")
     if quality.yaw > MAX_YAW:
         found.append("profile")
+    if quality.quantiser is not None and quality.quantiser > MAX_QUANTISER:
+        found.append("heavily_compressed")
     if (
         spec is not None
         and spec.kind == "aligned"

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import NoFrames, NoVideoStream, PictureTooLarge, UndecodableMedia
 from pipeline.inflight import Doubt, InFlight
 from pipeline.media import STILLS, Limits
+from pipeline.quantiser import EXPORT
 from pipeline.scan import Place, Scan, Scanner, packets, words
 from pipeline.skip import may_skip
 
@@ -163,7 +164,7 @@ class LibavSource:
             self._limits.check_size(stream.width, stream.height)
         else:
             self._refuse_unsized()
-        stream.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
+        stream.codec_context.options = {"max_pixels": str(self._limits.max_pixels)} | EXPORT
         stream.thread_count = self._threads
         # PyAV asks for threads within a picture, which most encoders leave nothing to do.
         stream.thread_type = "AUTO"

@@ -22,6 +22,7 @@ from pipeline.credentials import Credentials
 from pipeline.errors import MalformedCrops
 from pipeline.frames import U8
 from pipeline.prepared import Coverage, Cut, MediaFacts, Outline, PreparedClip, Quality, TrackOutline
+from pipeline.quantiser import COARSEST
 from pipeline.spec import CropSpec, SamplingSpec
 from service.decoder import HEADER, LOOK, LOOKED, PREPARED
 from service.job import SLACK_BYTES, Counts, Job, Looked, most_looks
@@ -166,6 +167,8 @@ def _check_outline(outline: Outline, manifest: Manifest) -> None:
     texts = [media.sha256, media.container, media.codec, coverage.why or ""]
     for t in outline.tracks:
         numbers += [*_numbers(t.quality), t.track, t.bursts, t.frames_used]
+        if (t.quality.quantiser or 0) > COARSEST:
+            raise MalformedCrops("the quantiser of a face is out of range")
         spans = np.stack([t.start_s, t.end_s], axis=1)
         if not ((np.abs(t.boxes) <= LARGEST).all() and ((spans >= 0) & (spans <= LARGEST)).all()):
             raise MalformedCrops("a time or a place of a face is out of range")

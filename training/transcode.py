@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -19,6 +20,11 @@ CHUNK = 16
 GENTLE_CRF = 18
 """Constant rate factor at which encoding itself is hardly to be seen."""
 
+MPEG4_TICKS = 60_000
+"""MPEG-4 counts less than 65,536 ticks a second."""
+
+Encoder = Literal["libx264", "libx265", "libvpx-vp9", "mpeg4"]
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -26,7 +32,7 @@ class Condition:
 
     Frames dropped to at most `fps` a second, none made up; the middle `crop` of its width and height
     cut out, pixels untouched; luma above black multiplied by `gain`; both sides scaled by `scale`,
-    bicubic; H.264 at `crf`.
+    bicubic; H.264 at `crf`, or as another encoder writes it, at its own rate factor or, in MPEG-4, quantiser.
     """
 
     crf: int = GENTLE_CRF
@@ -34,6 +40,19 @@ class Condition:
     fps: float | None = None
     crop: float = 1.0
     gain: float = 1.0
+    encoder: Encoder = "libx264"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What its encoder is told."""
+        if self.encoder == "libvpx-vp9":
+            return {"crf": str(self.crf), "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        if self.encoder == "libx265":
+            return {"crf": str(self.crf), "preset": "veryfast", "x265-params": "log-level=none"}
+        if self.encoder == "mpeg4":
+            return {"qmin": str(self.crf), "qmax": str(self.crf)}
+        # x264's macroblock tree gives other bytes now and then where the width is no multiple of 16.
+        return {"crf": str(self.crf), "x264-params": "mbtree=0"}
 
 
 PUBLISHED = "as-published"
@@ -60,16 +79,14 @@ def transcode(source: Path, out: Path, *, crf: int, scale: float = 1.0) -> Path:
 
 
 def under(condition: Condition, source: Path, out: Path, limits: Limits | None = None) -> Path:
-    """Write the picture of `source`, upright, to `out` as H.264 (x264, medium) under a condition.
+    """Write the picture of `source`, upright, to `out` under a condition, H.264 by x264 at medium.
 
     Sizes are rounded to even ones; sound is dropped; times are kept. Raises MediaError.
     """
     with open_clip(source, limits) as clip, av.open(str(out), "w", format="mp4") as writer:
         rate = Fraction(clip.frame_rate or 25).limit_denominator(1000)
-        # x264's macroblock tree gives other bytes now and then where the width is no multiple of 16.
-        options = {"crf": str(condition.crf), "threads": "1", "x264-params": "mbtree=0"}
-        stream = writer.add_stream("libx264", rate=rate, options=options)
-        stream.codec_context.time_base = Fraction(1, TICKS)
+        stream = writer.add_stream(condition.encoder, rate=rate, options=condition.options | {"threads": "1"})
+        stream.codec_context.time_base = Fraction(1, MPEG4_TICKS if condition.encoder == "mpeg4" else TICKS)
         for k, frame in enumerate(_kept(clip, condition.fps)):
             picture = _picture(frame, condition)
             if k == 0:

@@ -135,6 +135,7 @@ function quality({ quality: q }) {
       ["Brightness", `${share(q.brightness)} of full`],
       ["Turned away", `${share(q.yaw)} of a profile`],
       ["Sure to be a face", share(q.detection)],
+      ["Quantiser", q.quantiser === null ? "not told by this kind of video" : `${q.quantiser} (0 fine, 51 coarse)`],
     ]),
   );
 }

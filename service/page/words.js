@@ -47,6 +47,7 @@ const REASONS = {
   too_dark: "Face too dark",
   too_short: "Seen too briefly",
   profile: "Face from the side",
+  heavily_compressed: "Heavily compressed",
   upscaled: "Few pixels",
   partly_seen: "Only partly seen",
   untrained_model: "Model not trained",

@@ -241,6 +241,8 @@ def test_order_of_the_frames_is_kept(clip, bundle, tmp_path, what):
         ("coverage", "spans", ((0.0, 1.0),) * 5),
         ("quality", "size_px", -5.0),
         ("quality", "sharpness", 1e300),
+        ("quality", "quantiser", -1.0),
+        ("quality", "quantiser", 51.1),
         ("start_s", None, -1.0),
         ("end_s", None, 1e9),
         ("boxes", None, 3e38),

@@ -25,7 +25,7 @@ from training.labelled import LabelledClip, LabelledPair, TableError, read_clips
 from training.plots_evaluation import write_plots
 from training.report import interval, report, table
 from training.scoring import Pipeline, Scored, score_clips, sharpness
-from training.transcode import CONDITIONS, PUBLISHED, Condition, under
+from training.transcode import CONDITIONS, PUBLISHED, Condition, Encoder, under
 
 
 def frames_of(path: Path) -> list[Frame]:
@@ -139,6 +139,20 @@ def test_a_higher_crf_leaves_less(plain: Path, tmp_path: Path) -> None:
     sizes = [under(_of(f"crf-{crf}"), plain, tmp_path / f"{crf}.mp4").stat().st_size for crf in (23, 30, 38)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 1.5 * sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "levels"), [("libx265", (18, 40)), ("libvpx-vp9", (24, 60)), ("mpeg4", (2, 31))]
+)
+def test_other_encoders_keep_times_and_leave_less_too(
+    plain: Path, tmp_path: Path, encoder: Encoder, levels: tuple[int, int]
+) -> None:
+    sizes, times = [], [f.time_s for f in frames_of(plain)]
+    for level in levels:
+        path = under(Condition(crf=level, encoder=encoder), plain, tmp_path / f"{level}.mp4")
+        assert [f.time_s for f in frames_of(path)] == pytest.approx(times, abs=1e-3)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1]
 
 
 def test_a_turned_clip_stays_upright(tmp_path: Path) -> None:

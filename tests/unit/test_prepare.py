@@ -66,6 +66,30 @@ def test_both_faces_are_followed_through_the_clip(two_faces):
     assert clip.coverage.bursts == 6
 
 
+def test_a_face_carries_the_quantiser_of_its_own_blocks(tmp_path):
+    picture = pattern(1, 256, 128)[0]
+    picture[:, 128:] = 90
+    rng = np.random.default_rng(0)
+    frames = [picture + rng.integers(0, 9, picture.shape, np.uint8) for _ in range(8)]
+    clip = write_clip(tmp_path / "a.mp4", frames, options={"crf": "30", "x264-params": "aq-strength=3"})
+    left, right = run(clip, detector=Told((8, 8, 100, 100), (140, 8, 100, 100))).tracks
+    with open_clip(clip) as opened:
+        burst = next(opened.bursts([range(8)]))
+    for track in (left, right):
+        box = track.boxes[0, 1:]
+        told = [burst[k].quantisers().under(box) for k in (0, 4)]
+        assert track.quality.quantiser == pytest.approx(float(np.median(told)))
+    assert left.quality.quantiser != right.quality.quantiser
+
+
+def test_a_codec_that_tells_no_quantiser_is_prepared_alike(tmp_path):
+    frames = pattern(8, 256, 128)
+    silent = write_clip(tmp_path / "a.mp4", frames, codec="libx265", options={"x265-params": "log-level=0"})
+    (track,) = run(silent, detector=Told((8, 8, 100, 100))).tracks
+    assert track.quality.quantiser is None
+    assert track.quality.size_px == 100
+
+
 def test_samples_are_the_very_pixels_that_the_decoder_gave(two_faces):
     """No skew: what training cuts through the same functions is what is served, byte for byte."""
     track = run(two_faces).tracks[0]

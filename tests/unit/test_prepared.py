@@ -39,7 +39,7 @@ coverages = st.builds(
     counts,
     st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple),
 )
-qualities = st.builds(Quality, numbers, numbers, numbers, numbers, numbers)
+qualities = st.builds(Quality, numbers, numbers, numbers, numbers, numbers, st.none() | numbers)
 floats32 = st.floats(-1e6, 1e6, width=32)
 
 

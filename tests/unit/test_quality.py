@@ -77,12 +77,19 @@ def test_sharpness_falls_with_blur_and_depends_little_on_size() -> None:
         ({"sharpness": 4.9}, "too_blurred"),
         ({"brightness": 0.07}, "too_dark"),
         ({"yaw": 0.95}, "profile"),
+        ({"quantiser": 32.1}, "heavily_compressed"),
     ],
 )
 def test_each_fault_has_its_code(change: dict[str, float], code: str) -> None:
     assert remarks(ORDINARY) == []
     assert remarks(replace(ORDINARY, **change)) == [code]
-    assert (code in UNUSABLE) == (code != "profile")
+    assert (code in UNUSABLE) == (code not in {"profile", "heavily_compressed"})
+
+
+def test_a_quantiser_that_is_fine_or_not_known_draws_no_remark() -> None:
+    assert ORDINARY.quantiser is None
+    for quantiser in (None, 0.0, 32.0):
+        assert remarks(replace(ORDINARY, quantiser=quantiser)) == []
 
 
 def test_a_crop_larger_than_its_face_is_remarked() -> None:
@@ -130,6 +137,12 @@ def test_any_box_can_be_measured(box: tuple[float, ...]) -> None:
 def test_the_median_stands_for_the_track(sizes: list[float]) -> None:
     found = median_quality([replace(ORDINARY, size_px=s) for s in sizes])
     assert found == replace(ORDINARY, size_px=float(np.median(sizes)))
+
+
+def test_the_median_quantiser_is_that_of_the_pictures_that_tell_it() -> None:
+    told = [replace(ORDINARY, quantiser=q) for q in (None, 0.0, 26.0, None, 20.0)]
+    assert median_quality(told).quantiser == 20
+    assert median_quality([ORDINARY] * 3).quantiser is None
 
 
 def test_photographs_of_people_are_usable() -> None:

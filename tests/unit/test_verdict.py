@@ -137,6 +137,26 @@ def test_a_doubtful_face_makes_a_near_threshold_score_uncertain():
     assert (len(plain_face.segments), doubted.segments) == (1, [])
 
 
+def test_a_heavily_compressed_face_widens_uncertain_and_says_so():
+    coarse = replace(good, quantiser=36.04)
+    answer = decide(clip(track(quality=coarse)), [scores(0.75)], bundle())
+    (face,) = answer.faces
+    assert (answer.verdict, face.usable, face.quality.quantiser) == ("uncertain", True, 36.0)
+    assert face.quality.remarks == ["heavily_compressed"]
+    assert "heavily_compressed: the face is heavily compressed" in answer.reasons
+
+
+def test_a_codec_that_tells_no_quantiser_changes_no_answer():
+    fine = replace(good, quantiser=20.0)
+    unknown, known = (decide(clip(track(quality=q)), [scores(0.75)], bundle()) for q in (good, fine))
+    assert (unknown.faces[0].quality.quantiser, known.faces[0].quality.quantiser) == (None, 20.0)
+    faces = [a.faces[0].model_dump() for a in (unknown, known)]
+    for face in faces:
+        del face["quality"]["quantiser"]
+    assert faces[0] == faces[1]
+    assert (unknown.verdict, unknown.reasons, unknown.id) == (known.verdict, known.reasons, known.id)
+
+
 def test_a_clip_seen_in_part_is_doubted():
     assert decide(clip(track()), [scores(0.28)], bundle()).verdict == "authentic"
     answer = decide(clip(track(), truncated=True), [scores(0.28)], bundle())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from pipeline.verdict import WORDS
 from service.web import INDEX, POLICY, page_files
 from tests.bundles import tiny_bundle
 from tests.running import Running
@@ -35,6 +36,11 @@ def test_the_page_is_served_under_its_own_policy(running):
         assert response.headers["x-content-type-options"] == "nosniff"
     assert "'unsafe" not in POLICY
     assert re.findall(r"https?:|\*", POLICY) == []
+
+
+def test_the_page_has_a_title_for_every_reason():
+    words = (PAGE / "words.js").read_text(encoding="utf-8")
+    assert [code for code in WORDS if f"\n  {code}: " not in words] == []
 
 
 @pytest.mark.parametrize("name", sorted(page_files()))

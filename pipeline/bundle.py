@@ -39,7 +39,8 @@ class Calibration(BaseModel):
     """Platt scaling of the pooled logit, logit' = scale * logit + bias, and where to cut it.
 
     `data` says in words what it was fitted on; `id` is null for an uncalibrated bundle, and then
-    scale 1 and bias 0 leave the network's own softmax.
+    scale 1 and bias 0 leave the network's own softmax. `codecs`, as FFmpeg names them, are those of the clips
+    that it was fitted on: in others a score stands elsewhere, and no verdict is cut from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class Calibration(BaseModel):
     bias: float = 0.0
     thresholds: Thresholds
     data: str
+    codecs: tuple[str, ...] = ("h264",)
 
 
 class Manifest(BaseModel):

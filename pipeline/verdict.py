@@ -31,6 +31,9 @@ WIDEN_PER_REMARK = 0.25
 MIN_LOOKS = 2
 """Bursts in which a face must be found, where the clip had as many: one alone may be a false detection."""
 
+UNDECIDED = Thresholds(authentic_below=0.0, manipulated_above=1.0)
+"""Where no score decides."""
+
 UNFIT = {*UNUSABLE, "too_short"}
 """Remarks that keep a face out of the verdict; the others only widen `uncertain`."""
 
@@ -43,6 +46,7 @@ WORDS = {
     "profile": "the face is seen from the side",
     "heavily_compressed": "the face is heavily compressed",
     "upscaled": "the face has fewer pixels than the model looks at",
+    "codec_not_calibrated": "the thresholds were found on clips in other codecs than this one's",
     "partly_seen": "only a part of the clip could be looked at",
     "untrained_model": "the weights are random, so this verdict means nothing",
     "uncalibrated": "the probabilities are the network's own softmax and the thresholds are defaults",
@@ -83,12 +87,14 @@ def decide(
     """
     calibration = bundle.manifest.calibration
     unseen = ["partly_seen"] if clip.coverage.truncated else []
+    foreign = calibration.id is not None and clip.media.codec not in calibration.codecs
     faces = [
         _face(
             track,
             score,
             bundle,
             least_looks=min(MIN_LOOKS, clip.coverage.bursts),
+            thresholds=UNDECIDED if foreign else calibration.thresholds,
             doubts=len(unseen),
             timeline=timeline,
         )
@@ -104,9 +110,12 @@ def decide(
         probabilities = worst.probabilities
         assert probabilities is not None  # noqa: S101 - `judged` holds none without
         doubts = [*worst.quality.remarks, *unseen]
-        thresholds = Thresholds(**worst.thresholds.model_dump())
-        verdict = cut(probabilities.fake, thresholds)
-        reasons = _reasons(verdict, worst, doubts, calibration.thresholds, thresholds)
+        if foreign:
+            verdict, reasons = "uncertain", [_said(code) for code in ("codec_not_calibrated", *doubts)]
+        else:
+            thresholds = Thresholds(**worst.thresholds.model_dump())
+            verdict = cut(probabilities.fake, thresholds)
+            reasons = _reasons(verdict, worst, doubts, calibration.thresholds, thresholds)
     if not bundle.manifest.trained:
         reasons.append(_said("untrained_model"))
     if calibration.id is None and judged:
@@ -157,16 +166,18 @@ def _face(
     bundle: Bundle,
     *,
     least_looks: int,
+    thresholds: Thresholds,
     doubts: int,
     timeline: bool,
 ) -> Face:
+    """thresholds: those that doubts about the face and so many about the clip move apart."""
     calibration, crop = bundle.manifest.calibration, bundle.manifest.crop
     fake = calibrated(float(scores.pooled[1]), calibration)
     moments = _moments(track, scores, calibration)
     notes = remarks(track.quality, crop)
     if track.bursts < least_looks:
         notes.append("too_short")
-    thresholds = widened(calibration.thresholds, len(notes) + doubts)
+    thresholds = widened(thresholds, len(notes) + doubts)
     return Face(
         track=track.track,
         usable=not UNFIT & set(notes),

@@ -26,6 +26,8 @@ def _effect(code: str) -> str:
         return "is why the verdict is `manipulated` or `uncertain`"
     if code in {"untrained_model", "uncalibrated", "crops_given"}:
         return "says how far to trust the answer"
+    if code == "codec_not_calibrated":
+        return "makes the verdict `uncertain`, whatever the score"
     return "moves the thresholds apart"
 
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from training.labelled import Labelled, read_clips
 from training.metrics import F64, LEAST_PROBABILITY, Bools, share
 from training.scoring import Pipeline, Scored, score_clips
 from training.transcode import PUBLISHED
+
+CODEC_CLIPS = 20
+"""Clips in a codec from which on a calibration counts as fitted on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,8 @@ def fit(
     honest = replace(s.judged, scores=scores, verdicts=np.array(verdicts, str))
     found = calibrate("", s.fake, s.logits, wanted, "", method=wanted.method)
     check_kept(s.fake, np.round(_apply(found, s.logits), 6), found, wanted)
-    data = _basis(s, honest, wanted, named, table)
+    codecs = well_known(a.codec for a in answers if a.fake is not None)
+    data = f"{_basis(s, honest, wanted, named, table)} Codecs: {', '.join(codecs)}."
     content = json.dumps([found.scale, found.bias, found.thresholds.model_dump(), data])
     name = wanted.name or f"cal-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     figures = {
@@ -121,7 +126,13 @@ def fit(
         },
         "figures": figures,
     }
-    return found.model_copy(update={"id": name, "data": data}), summary
+    return found.model_copy(update={"id": name, "data": data, "codecs": codecs}), summary
+
+
+def well_known(codecs: Iterable[str]) -> tuple[str, ...]:
+    """The codecs of at least CODEC_CLIPS of these clips, by name; the commonest at any rate."""
+    found = Counter(codecs)
+    return tuple(sorted(c for c, n in found.items() if n >= min(CODEC_CLIPS, max(found.values()))))
 
 
 def _scores(table: Labelled, answers: list[Scored]) -> _Scores:

@@ -54,7 +54,8 @@ class Scored:
 
     fake: probability of fake, None when not applicable or unreadable; verdict: as the service's, or
     "unreadable"; doubts: remarks that widened `uncertain`; sharpness: mean absolute second difference
-    of the luma that was looked at, NaN without any; why: what is wrong with an unreadable clip.
+    of the luma that was looked at, NaN without any; why: what is wrong with an unreadable clip; codec: of its
+    film, as answers name it.
     """
 
     fake: float | None
@@ -62,6 +63,7 @@ class Scored:
     doubts: int = 0
     sharpness: float = float("nan")
     why: str = ""
+    codec: str = ""
 
 
 def score_clips(
@@ -117,7 +119,8 @@ def _setup(pipeline: Pipeline) -> Callable[[tuple[Path, str]], Scored]:
             except OSError as e:
                 return Scored(None, "unreadable", why=e.strerror or str(e))
         answer = decide(prepared, score(engine, prepared), bundle, timeline=False)
-        return Scored(_fake(answer), answer.verdict, _doubts(answer), sharpness(prepared, crop))
+        sharp = sharpness(prepared, crop)
+        return Scored(_fake(answer), answer.verdict, _doubts(answer), sharp, codec=prepared.media.codec)
 
     return judge
 

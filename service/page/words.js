@@ -49,6 +49,7 @@ const REASONS = {
   profile: "Face from the side",
   heavily_compressed: "Heavily compressed",
   upscaled: "Few pixels",
+  codec_not_calibrated: "Codec not measured",
   partly_seen: "Only partly seen",
   untrained_model: "Model not trained",
   uncalibrated: "Not calibrated",

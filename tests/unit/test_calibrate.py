@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from training.calibrate import (
     upper_threshold,
 )
 from training.labelled import Labelled
-from training.recalibrate import Wanted, check_kept, fit, upper_bound, write_bundle
+from training.recalibrate import Wanted, check_kept, fit, upper_bound, well_known, write_bundle
 from training.recipe import Operating
 from training.scoring import Scored
 
@@ -208,6 +209,17 @@ def test_a_calibration_says_what_it_rests_on() -> None:
     assert str(found.id).startswith("cal-")
     given, _ = fit(table, answers, Wanted(0.02, name="studio"), "mine.csv")
     assert given.id == "studio"
+
+
+def test_a_calibration_holds_for_the_codecs_that_it_has_seen_enough_of() -> None:
+    table, answers = table_of(90, 2.0)
+    names = ["hevc"] * 40 + ["h264"] * 20 + ["vp9"] * 19 + ["h264"] * 11
+    answers = [replace(a, codec=name) for a, name in zip(answers, names, strict=True)]
+    answers[0] = replace(answers[0], fake=None, verdict="not_applicable")
+    found, _ = fit(table, answers, Wanted(0.1), "mine.csv")
+    assert found.codecs == ("h264", "hevc")
+    assert "Codecs: h264, hevc." in found.data
+    assert well_known(["hevc"] * 5 + ["vp9"] * 4) == ("hevc",)
 
 
 def test_scores_that_have_run_into_1_are_refused() -> None:

@@ -157,6 +157,34 @@ def test_a_codec_that_tells_no_quantiser_changes_no_answer():
     assert (unknown.verdict, unknown.reasons, unknown.id) == (known.verdict, known.reasons, known.id)
 
 
+@pytest.mark.parametrize("fake", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_in_a_codec_that_was_not_calibrated_no_score_decides(fake):
+    made = replace(clip(track()), media=replace(media, codec="hevc"))
+    answer = decide(made, [scores(fake)], bundle())
+    (face,) = answer.faces
+    assert answer.verdict == "uncertain"
+    assert answer.probabilities == face.probabilities
+    assert (face.thresholds.authentic_below, face.thresholds.manipulated_above) == (0.0, 1.0)
+    assert answer.reasons == [f"codec_not_calibrated: {WORDS['codec_not_calibrated']}"]
+
+
+def test_a_calibration_may_know_other_codecs_and_without_one_nothing_is_held_back():
+    made = replace(clip(track()), media=replace(media, codec="hevc"))
+    knows = plain.model_copy(update={"codecs": ("h264", "hevc")})
+    assert decide(made, [scores(0.98)], bundle(knows)).verdict == "manipulated"
+    own = decide(made, [scores(0.98)], bundle(plain.model_copy(update={"id": None})))
+    assert own.verdict == "manipulated"
+    assert [r.split(":")[0] for r in own.reasons] == ["over_threshold", "uncalibrated"]
+
+
+def test_a_doubtful_face_in_such_a_codec_is_told_both():
+    made = replace(clip(track(quality=replace(good, yaw=1.0))), media=replace(media, codec="vp9"))
+    answer = decide(made, [scores(0.98)], bundle())
+    assert [r.split(":")[0] for r in answer.reasons] == ["codec_not_calibrated", "profile"]
+    faceless = decide(replace(clip(), media=replace(media, codec="vp9")), [], bundle())
+    assert faceless.verdict == "not_applicable"
+
+
 def test_a_clip_seen_in_part_is_doubted():
     assert decide(clip(track()), [scores(0.28)], bundle()).verdict == "authentic"
     answer = decide(clip(track(), truncated=True), [scores(0.28)], bundle())

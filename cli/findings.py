@@ -1,7 +1,5 @@
 """What a scan finds out about each file, and the forms in which it is written down."""
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from cli.cells import guarded
 from cli.output import AUTHENTIC, ERROR, MANIPULATED, UNDECIDED
+from pipeline.cells import csv_line
 
 Write = Callable[[str], None]
 CODES = {
@@ -61,7 +59,7 @@ class Finding:
         return known | ({"answer": self.answer} if self.answer else {"error": self.error})
 
     def as_row(self) -> list[Any]:
-        """The fields of COLUMNS; empty where there is nothing to say, texts guarded."""
+        """The fields of COLUMNS; None where there is nothing to say."""
         row: dict[str, Any] = {"file": self.file, "size": self.size, "mtime_ns": self.mtime_ns}
         if answer := self.answer:
             row |= {
@@ -77,8 +75,7 @@ class Finding:
             }
         if self.error:
             row |= {"error_type": self.error["type"], "error": self.error["detail"]}
-        values = (row.get(name) for name in COLUMNS)
-        return [guarded(value) if isinstance(value, str) else value for value in values]
+        return [row.get(name) for name in COLUMNS]
 
 
 class Sink(Protocol):
@@ -146,13 +143,6 @@ def as_text(value: object, encoding: str) -> str:
     except UnicodeEncodeError:
         return json.dumps(value)
     return text
-
-
-def csv_line(row: list[Any]) -> str:
-    """One row with its end."""
-    line = io.StringIO()
-    csv.writer(line).writerow(row)
-    return line.getvalue()
 
 
 def sink_of(form: Format, write: Write, encoding: str, *, begun: bool = False) -> Sink:

@@ -7,10 +7,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cli.cells import unguarded
-from cli.findings import CODES, COLUMNS, Format, csv_line
+from cli.findings import CODES, COLUMNS, Format
+from pipeline.cells import csv_line, unguarded
 from pipeline.errors import DetectError
+
+NUMBERS = {"size": int, "mtime_ns": int, "fake": float, "faces": int, "duration_s": float}
 
 
 class NotResumable(DetectError):
@@ -19,7 +22,7 @@ class NotResumable(DetectError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One finding of an earlier scan. verdict: None where it was an error. text: as it stands in the file."""
+    """One finding of an earlier scan. verdict: None where it was an error. text: its line."""
 
     file: str
     size: int | None
@@ -109,17 +112,23 @@ def _rows(text: str) -> list[Held]:
 
 
 def _row(row: list[str]) -> Held:
-    known = dict(zip(COLUMNS, row, strict=True))
-    size, mtime_ns = (int(known[name]) if known[name] else None for name in ("size", "mtime_ns"))
+    known = {name: _value(name, cell) for name, cell in zip(COLUMNS, row, strict=True)}
     return Held(
-        unguarded(known["file"]),
-        size,
-        mtime_ns,
+        known["file"],
+        known["size"],
+        known["mtime_ns"],
         known["sha256"] or None,
         known["digest"] or None,
         _known(known["verdict"]),
-        csv_line(row),
+        csv_line(known.values()),
     )
+
+
+def _value(name: str, cell: str) -> Any:
+    """What was written, also by a scan that guarded and quoted less."""
+    if number := NUMBERS.get(name):
+        return number(cell) if cell else None
+    return unguarded(cell)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -40,7 +40,8 @@ def scan(  # noqa: PLR0917 (typer's options)
     model: Annotated[str | None, typer.Option(help="Bundle that judges; DETECTOR_MODEL.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="Faces judged in a clip; DETECTOR_MAX_FACES.")] = None,
     explain: Annotated[
-        bool, typer.Option(help="Say where on each face the evidence lies, and how sure that is.")
+        bool,
+        typer.Option(help="Say where on each face the evidence lies, and what the score loses without it."),
     ] = False,
     server: Annotated[
         str | None,

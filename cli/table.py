@@ -50,11 +50,7 @@ class Table:
             self._below(Text(answer["summary"]))
             if said := origin(answer["media"].get("provenance", {})):
                 self._below(Text(said, "dim"))
-            for face in answer["faces"]:
-                thresholds = face.get("thresholds", answer["model"]["thresholds"])
-                self._below(self._face(face, thresholds))
-                if face["explanation"]:
-                    self._below(why(face["explanation"], thresholds))
+            self._faces(answer)
 
     def close(self) -> None:
         """The counts, where there are several."""
@@ -63,6 +59,21 @@ class Table:
             words = ", ".join(f"{n} {v.replace('_', ' ')}" for v, n in all_of_them.most_common())
             known = f", {self._before.total()} of them known before" if self._before else ""
             self._say(Text(f"{all_of_them.total()} files: {words}{known}", "bold"))
+
+    def _faces(self, answer: dict[str, Any]) -> None:
+        """Each with the line of its map; in the end why others have none, each reason once."""
+        without: defaultdict[str, list[str]] = defaultdict(list)
+        for face in answer["faces"]:
+            thresholds = face.get("thresholds", answer["model"]["thresholds"])
+            self._below(self._face(face, thresholds))
+            if explanation := face["explanation"]:
+                if line := why(explanation, thresholds):
+                    self._below(line)
+                else:
+                    without[withheld(explanation)].append(str(face["track"]))
+        for reason, tracks in without.items():
+            of = f" for face {', '.join(tracks)}" if len(answer["faces"]) > 1 else ""
+            self._below(Text(f"why        -  withheld{of}: {shown(reason)}", "dim"))
 
     def _face(self, face: dict[str, Any], thresholds: dict[str, float]) -> Text:
         """A line like `face 0   35%  ▂▂▃▂▁▁▂▃  0.0 to 4.0 s`."""
@@ -121,27 +132,32 @@ def sparkline(fakes: list[float], thresholds: dict[str, float], *, ascii_only: b
     return line
 
 
-def why(explanation: dict[str, Any], thresholds: dict[str, float]) -> Text:
+def why(explanation: dict[str, Any], thresholds: dict[str, float]) -> Text | None:
     """A line like `why      89%  at 1.12 s, upper left; log-odds fall by 0.31 without ...`.
 
-    It is about the most suspicious look that has a map and ends with the test of that map; where none has
-    one, it says why.
+    It is about the most suspicious look that has a map and ends with the test of that map; None where none
+    has one.
     """
-    frames = explanation["frames"]
-    frame = next((f for f in frames if f["grid"]), None)
-    line = Text("why     ")
+    frame = next((f for f in explanation["frames"] if f["grid"]), None)
     if frame is None:
-        withheld = explanation["withheld"] or next((f["withheld"] for f in frames), None) or "no look"
-        return line.append(f"   -  withheld: {shown(withheld.split(': ', 1)[-1])}", "dim")
+        return None
+    line = Text("why     ")
     line.append(f"{frame['fake']:4.0%}", colour(frame["fake"], thresholds))
     line.append(f"  at {frame['time_s']:.2f} s, {place(frame['grid'])}")
     if test := frame["faithfulness"]:
         line.append(
-            f"; log-odds {_moved(test['deletion'])} without the strongest {test['area']:.0%}, "
-            f"{_moved(test['random'])} at random",
+            f"; log-odds {_moved(test['deletion'])} without the strongest {test['area']:.0%} of the map's "
+            f"cells, {_moved(test['random'])} without as many at random",
             "dim",
         )
     return line
+
+
+def withheld(explanation: dict[str, Any]) -> str:
+    """Why no look has a map, in words."""
+    first = next((f["withheld"] for f in explanation["frames"]), None)
+    said: str = explanation["withheld"] or first or "no look"
+    return said.split(": ", 1)[-1]
 
 
 def place(grid: list[list[float]]) -> str:

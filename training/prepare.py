@@ -4,7 +4,6 @@ Nothing that is written depends on how fast or in which order clips are done, so
 goes on ends with the same bytes as one that was not.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.cells import csv_line
 from pipeline.spec import CropSpec, SamplingSpec
 from training.cutter import Cut, Outcome, Task, cutter, keep, kept
 from training.datasets.record import Dataset, Record
@@ -307,7 +307,5 @@ def _write_problems(path: Path, data: Dataset, split: Split, outcomes: dict[str,
     rows += [(o.file, o.kind, o.detail) for o in outcomes.values() if o.kind != "prepared" or o.detail]
     part = path.with_suffix(".part")
     with part.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        writer.writerow(["file", "outcome", "detail"])
-        writer.writerows(sorted(rows))
+        f.writelines(map(csv_line, [("file", "outcome", "detail"), *sorted(rows)]))
     part.replace(path)

@@ -1,11 +1,11 @@
 """An evaluation in Markdown, for people: the whole report, and the tables that a model card shows too."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.cells import csv_line
 from training.evaluate import Evaluation
 from training.figures import VERDICTS
 from training.transcode import PUBLISHED
@@ -38,13 +38,12 @@ def write_report(evaluation: Evaluation, out: Path) -> None:
     (out / "evaluation.json").write_text(text, encoding="utf-8")
     (out / "evaluation.md").write_text(report(evaluation.figures), encoding="utf-8")
     with (out / "scores.csv").open("w", newline="", encoding="utf-8") as f:
-        rows = csv.writer(f)
-        rows.writerow(["file", "label", "condition", "fake", "verdict", "sharpness"])
+        f.write(csv_line(["file", "label", "condition", "fake", "verdict", "sharpness"]))
         for name, answers in evaluation.scored.items():
             for clip, s in zip(evaluation.clips, answers, strict=True):
-                sharp = "" if s.fake is None else f"{s.sharpness:.4f}"
+                sharp = None if s.fake is None else round(float(s.sharpness), 4)
                 label = "fake" if clip.fake else "real"
-                rows.writerow([clip.file, label, name, "" if s.fake is None else s.fake, s.verdict, sharp])
+                f.write(csv_line([clip.file, label, name, s.fake, s.verdict, sharp]))
 
 
 def report(e: Json) -> str:

@@ -337,7 +337,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "broken.mp4").write_bytes(TEXT)
     rows = [
         {"file": f"{name}.mp4", "label": "fake" if name[0] == "f" else "real", "method": "tint"}
-        for name in ("r0", "r1", "r2", "f0", "f1", "f2", "nobody", "broken", "absent")
+        for name in ("r0", "r1", "r2", "f0", "f1", "f2", "nobody", "broken", "=absent")
     ]
     write_table(root / "clips.csv", rows)
     write_table(root / "pairs.csv", [{"real_file": "r0.mp4", "fake_file": "f0.mp4", "family": "tinted"}])
@@ -373,14 +373,18 @@ def test_from_clips_to_figures_in_the_report_and_in_the_card(
     assert (of["real"], of["fake"], of["figures"]["auc"]["value"]) == (3, 3, 1.0)
     assert set(figures["conditions"]) == {PUBLISHED, "half-size"}
     assert figures["conditions"]["half-size"]["fake"] == 3
-    assert {u["file"] for u in figures["unreadable"]} == {"broken.mp4", "absent.mp4"}
+    assert {u["file"] for u in figures["unreadable"]} == {"broken.mp4", "=absent.mp4"}
     assert of["confusion"]["real"]["not_applicable"] == 1
     assert (figures["pairs"]["all"]["won"], figures["pairs"]["families"]["tinted"]["pairs"]) == (1, 1)
     assert figures["clips"]["with_identity"] == 0
     assert out == (tmp_path / "out" / "evaluation.md").read_text() == report(figures)
     assert "9 clips have no identity" in out
-    with (tmp_path / "out" / "scores.csv").open() as f:
-        assert len(list(csv.DictReader(f))) == 18
+    with (tmp_path / "out" / "scores.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 18
+    assert {row["file"] for row in rows} >= {"r0.mp4", "'=absent.mp4"}, "a name like a formula is guarded"
+    assert all((row["fake"] == "") is (row["verdict"] in {"unreadable", "not_applicable"}) for row in rows)
+    assert all(float(row["sharpness"]) > 0 for row in rows if row["fake"])
 
     opened = open_bundle(bundle)
     kept = opened.manifest.summary["evaluation"]

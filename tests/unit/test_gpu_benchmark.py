@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -178,6 +179,18 @@ def test_the_page_is_what_was_measured():
     assert [r.bundle for r in results] == ["native-lstm-2", "resnext50-lstm-1"]
     assert (ROOT / "docs" / "cuda.md").read_text() == page.render(results)
     assert max(r.parity["ONNX Runtime CUDA, fp32"] for r in results) < PARITY_LIMIT
+
+
+def test_the_page_is_written_beside_what_was_measured(tmp_path):
+    kept = tmp_path / "docs" / page.RESULTS
+    kept.mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / page.RESULTS / "native-lstm-2.json", kept)
+    command = [sys.executable, "-m", "benchmarks.gpu.page", "--docs", str(tmp_path / "docs")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    written = (tmp_path / "docs" / "cuda.md").read_text()
+    assert written == page.render(page.read(tmp_path / "docs"))
+    assert "native-lstm-2" in written
+    assert "resnext50-lstm-1" not in written
 
 
 def test_everything_is_measured_on_the_device_and_compared_with_the_cpu(bundle, monkeypatch):

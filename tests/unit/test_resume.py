@@ -148,7 +148,20 @@ def test_a_name_in_no_encoding_is_known_again(out, form, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["=1+1.mp4", "-2.mp4", "'=3.mp4", "''@4.mp4", "'plain.mp4", "\t=5.mp4", "＝6.mp4"]
+    "name",
+    [
+        *(f"{first}1.mp4" for first in "=+-@\t\r\n＝＋－＠"),
+        *(
+            "'=3.mp4",
+            "''@4.mp4",
+            "'plain.mp4",
+            "x;=1+1;.mp4",
+            'x\t"=2".mp4',
+            "x;'=3.mp4",
+            "x\n-4.mp4",
+            "a, b.mp4",
+        ),
+    ],
 )
 def test_a_name_like_a_formula_is_known_again(out, form, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -159,13 +172,18 @@ def test_a_name_like_a_formula_is_known_again(out, form, tmp_path, monkeypatch, 
     assert out.read_bytes() == before
 
 
-def test_a_name_of_before_names_were_guarded_is_known_as_well(tmp_path, monkeypatch):
+def test_rows_of_before_texts_were_guarded_and_quoted_are_known_and_written_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("-a.mp4").write_bytes(b"x")
     out = tmp_path / "found.csv"
-    write(out, Format.csv, finding(Path("-a.mp4")))
-    out.write_bytes(out.read_bytes().replace(b"'-a", b"-a"))
+    old, lost = finding(Path("-a.mp4")), failed(Path("x;=b"))
+    before = io.StringIO(newline="")
+    csv.writer(before).writerows([COLUMNS, old.as_row(), lost.as_row()])
+    out.write_bytes(before.getvalue().encode())
     assert resume(out, Format.csv, [Path("-a.mp4")], DIGEST) == ([], ["authentic"])
+    now = tmp_path / "now.csv"
+    write(now, Format.csv, old, lost)
+    assert out.read_bytes() == now.read_bytes(), "all of it as it would be written now"
 
 
 UNKNOWN = '{"file": "a", "answer": {"verdict": "sure", "media": {"sha256": ""}, "model": {"digest": ""}}}\n'

@@ -68,7 +68,8 @@ def test_an_explained_face_has_a_line_of_when_where_and_how_sure():
     assert lines[2].startswith("                face 0   90%  ")
     assert lines[3:] == [
         "                why      89%  at 1.12 s, upper right; "
-        "log-odds fall by 0.31 without the strongest 33%, rise by 0.04 at random",
+        "log-odds fall by 0.31 without the strongest 33% of the map's cells, "
+        "rise by 0.04 without as many at random",
     ]
 
 
@@ -87,6 +88,22 @@ def test_the_look_that_is_told_is_the_first_that_has_a_map():
 def test_a_face_without_a_map_says_why_there_is_none(finding):
     assert printed(finding).splitlines()[3:] == [
         "                why        -  withheld: chance does as well"
+    ]
+
+
+def test_a_reason_that_several_faces_share_is_said_once():
+    low = explained(WITHHELD).answer["faces"][0]
+    out = explained(withheld="many_faces: only six").answer["faces"][0]
+    shown_map = explained(MAP).answer["faces"][0]
+    numbered = [face | {"track": k} for k, face in enumerate((low, shown_map, out, low, FACE))]
+    lines = printed(Finding("clip.mp4", 1, 1, ANSWER | {"faces": numbered})).splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [
+        *(["face", "0"], ["face", "1"], ["why", "89%"], ["face", "2"], ["face", "3"], ["face", "4"]),
+        *(["why", "-"], ["why", "-"]),
+    ]
+    assert [line.split("  ")[-1] for line in lines[-2:]] == [
+        "withheld for face 0, 3: chance does as well",
+        "withheld for face 2: only six",
     ]
 
 

@@ -1,13 +1,14 @@
-// What happens in which order: a clip is chosen, sent, waited for and shown.
+// What happens in which order: clips are chosen, sent, waited for and shown.
 
-import { markdown, measured } from "./card.js";
-import { $, announce, el, showOnly } from "./dom.js";
-import { bytes, length } from "./format.js";
+import { $, announce, showOnly } from "./dom.js";
+import { listenForFiles } from "./files.js";
+import { bytes, count } from "./format.js";
+import { about, meetModels, meetServer, models, showModel } from "./models.js";
 import { Progress } from "./progress.js";
 import { Queue } from "./queue.js";
 import { saveJson, showRecord } from "./record.js";
-import { Cancelled, Problem, ask, detect } from "./request.js";
-import { showResult } from "./result.js";
+import { Cancelled, Problem, detect } from "./request.js";
+import { clearResult, showResult } from "./result.js";
 import { Stage } from "./stage.js";
 import { PASSING, REMEDIES, mayPass } from "./words.js";
 
@@ -15,8 +16,6 @@ const MOST_TRIES = 20;
 const TITLE = document.title;
 const VIEWS = ["start", "work", "trouble", "result"].map($);
 
-let about = { max_upload_bytes: Infinity, version: "" };
-let models = null;
 /** Kept here and nowhere else. */
 let key = null;
 /** The clip whose result or problem is shown, and the one at work with what stops it. */
@@ -28,7 +27,7 @@ let tell = () => {};
 
 const stage = new Stage((time) => tell(time));
 const progress = new Progress();
-const queue = new Queue({ open, cancel });
+const queue = new Queue({ open, cancel, again });
 
 function view(name, focused) {
   showOnly($(name), VIEWS);
@@ -42,31 +41,40 @@ function view(name, focused) {
 const isShown = (name) => !$(name).hidden;
 
 /** Another clip may be chosen; a list of several stays, and goes on. */
-function restart(note = "") {
+function restart(words = "") {
   if (!queue.several) empty();
   stage.close();
   opened = null;
-  $("start-note").textContent = note;
-  $("start-note").hidden = !note;
+  note(words);
   view("start", "file");
 }
 
+function note(words) {
+  $("start-note").textContent = words;
+  $("start-note").hidden = !words;
+}
+
 function empty() {
-  running?.stop.abort();
-  running = null;
   settled = [];
   queue.clear();
 }
 
-/** Several files are looked at one after the other; what is chosen later joins them. */
+/** Several files are looked at one after the other; what is chosen before they are done joins them. */
 function choose(files) {
   const chosen = [...files];
   if (!chosen.length) return;
   $("file").value = "";
-  if (!queue.several) empty();
-  queue.add(chosen);
+  if (!queue.several && !queue.left.length) empty();
+  queue.add(chosen, options());
   if (!running || isShown("start")) view("work", "work-title");
+  else announce(`${count(chosen.length, "clip")} added. ${queue.summary}.`);
   work();
+}
+
+/** What the clips that are chosen now will be asked with. */
+function options() {
+  const model = $("model-choice").value;
+  return { ...($("explain").checked && { explain: true }), ...(model && { model }) };
 }
 
 /** Looks at the next clip, unless one is being looked at. */
@@ -75,8 +83,7 @@ async function work() {
   if (!clip) return;
   const mine = { clip, stop: new AbortController() };
   running = mine;
-  clip.query = $("explain").checked ? { explain: true } : {};
-  if ($("model-choice").value) clip.query.model = $("model-choice").value;
+  queue.hold(null);
   queue.mark(clip, "working");
   if (isShown("work")) queue.point(clip);
   progress.begin(clip.file.name);
@@ -84,13 +91,14 @@ async function work() {
   try {
     checkSize(clip.file);
     const given = await patiently(clip, mine.stop.signal);
-    if (running === mine) settle(clip, "done", { given });
+    if (running === mine) queue.mark(clip, "done", { given });
   } catch (problem) {
     if (running !== mine) return;
-    if (problem instanceof Problem && (problem.status === 401 || problem.status === 403)) askForKey(problem);
-    else if (problem instanceof Cancelled) settle(clip, "cancelled");
-    else settle(clip, "failed", { problem });
+    if (wantsKey(problem)) return askForKey(problem);
+    if (problem instanceof Cancelled) queue.mark(clip, "cancelled");
+    else queue.mark(clip, "failed", { problem });
   }
+  if (running === mine) settle(clip);
 }
 
 function checkSize({ size }) {
@@ -99,17 +107,16 @@ function checkSize({ size }) {
   throw new Problem({ type: "/problems/upload-too-large", status: 413, title: "The file is too large", detail });
 }
 
-/** Notes what became of the clip at work, and goes on. */
-function settle(clip, state, outcome) {
+/** Says what became of the clip at work, and goes on. */
+function settle(clip) {
   running = null;
   clip.at = new Date();
-  queue.mark(clip, state, outcome);
   if (!queue.several) {
-    if (state === "cancelled") restart("Cancelled. The server has dropped the clip.");
+    if (clip.state === "cancelled") restart("Cancelled. The server has dropped the clip.");
     else open(clip);
     return;
   }
-  announce(`${clip.file.name}: ${queue.words(clip)}. ${$("queue-words").textContent}.`);
+  announce(`${clip.file.name}: ${queue.words(clip)}. ${queue.summary}.`);
   settled.push(clip);
   if (queue.next) work();
   else finish();
@@ -125,11 +132,22 @@ function finish() {
 }
 
 function cancel(clip) {
-  if (running?.clip === clip) running.stop.abort();
-  else queue.mark(clip, "cancelled");
+  if (running?.clip === clip) {
+    running.stop.abort();
+    return;
+  }
+  queue.mark(clip, "cancelled");
+  if (!queue.left.length) finish();
 }
 
-/** Shows a clip of the list: its result, its problem, or how far it is. */
+/** Has a clip looked at once more, after those that wait. */
+function again(clip) {
+  queue.again(clip);
+  if (!running || isShown("start") || clip === opened) view("work", "work-title");
+  work();
+}
+
+/** Shows a clip of the list: its result, its problem, or how far it is. Only a person who asked for it hears its verdict. */
 function open(clip, focused) {
   if (clip === running?.clip) {
     view("work", "work-title");
@@ -137,8 +155,8 @@ function open(clip, focused) {
   }
   if (queue.several) stage.open(clip.file);
   opened = clip;
+  if (clip.given) succeed(clip, focused);
   if (clip.problem) fail(clip.problem, focused);
-  else succeed(clip, focused);
   queue.point(clip);
 }
 
@@ -155,7 +173,9 @@ async function patiently({ file, query }, signal) {
       });
     } catch (problem) {
       if (!(problem.name in PASSING) || tries >= MOST_TRIES) throw problem;
+      queue.hold("server");
       await progress.wait(PASSING[problem.name], problem.retryAfter ?? 5, signal);
+      queue.hold(null);
     }
   }
 }
@@ -169,128 +189,86 @@ function fail(problem, focused = "trouble-title") {
   view("trouble", focused);
 }
 
-function succeed({ file, query, at, given: { answer, requestId } }, focused = "verdict-words") {
-  view("result");
-  tell = showResult(answer, (time, into) => stage.seek(time, into));
-  showRecord(answer, { file, query, requestId, at, version: about.version });
-  stage.show(answer);
-  if (models) showModel(answer.model.id);
-  else meetModels();
-  $(focused).focus();
-  announce(`${$("verdict-words").textContent}. ${answer.summary}`);
+/** Shows a result, whole or not at all: a half one could be read as another verdict. */
+function succeed(clip, focused) {
+  const { file, query, at, given } = clip;
+  const { answer, requestId } = given;
+  try {
+    view("result");
+    tell = showResult(answer, (time, into) => stage.seek(time, into));
+    showRecord(answer, { file, query, requestId, at, version: about.version });
+    stage.show(answer);
+  } catch (problem) {
+    stage.close();
+    clearResult();
+    queue.mark(clip, "failed", { problem });
+    return;
+  }
+  if (models) showModel(answer.model.id, key);
+  else greet();
+  $(focused ?? "verdict-words").focus();
+  if (!focused) announce(`${$("verdict-words").textContent}. ${answer.summary}`);
 }
 
+const wantsKey = (problem) => problem instanceof Problem && (problem.status === 401 || problem.status === 403);
+
+/** Asks for a key, and leaves to read who is reading a result. */
 function askForKey(problem) {
   if (running) {
     running.stop.abort();
     queue.mark(running.clip, "waiting");
     running = null;
   }
-  $("key-form").hidden = false;
   const refused = problem.status === 403 && key !== null;
   key = null;
-  const words = refused ? "The server does not know this key. Check it, or ask its operator." : "";
-  $("start-note").textContent = words;
-  $("start-note").hidden = !words;
-  view("start", "key");
+  queue.hold("key");
+  $("key-form").hidden = false;
+  note(refused ? "The server does not know this key. Check it, or ask its operator." : "");
+  if (isShown("start") || isShown("work")) view("start", "key");
+  else announce(`The server asks for a key. ${queue.summary}.`);
 }
 
-/** What the page says of the server and its models before a clip is sent. */
-async function introduce() {
-  $("host").textContent = location.host;
+/** Gets to know the models. */
+async function greet() {
   try {
-    about = await ask("page/about.json");
-    $("limits").textContent =
-      `MP4, MOV, WebM, MKV, AVI, GIF and more, up to ${bytes(about.max_upload_bytes)}; ` +
-      `the first ${length(about.max_duration_s)} are looked at`;
-    $("version").textContent = about.version;
-    $("docs").hidden = !about.docs;
-  } catch {
-    // The page does without; the server says its limits when they are reached.
-  }
-  await meetModels();
-}
-
-async function meetModels() {
-  try {
-    models = await ask("v1/models", key);
+    await meetModels(key);
   } catch (problem) {
-    if (problem.status === 401 || problem.status === 403) askForKey(problem);
-    return;
+    if (wantsKey(problem) && isShown("start")) askForKey(problem);
   }
-  $("key-form").hidden = true;
-  const option = ({ id }) => {
-    const standard = id === models.default;
-    return el("option", { value: standard ? "" : id, selected: standard }, standard ? `${id} (default)` : id);
-  };
-  $("model-choice").replaceChildren(...models.models.map(option));
-  $("model-choice").disabled = models.models.length < 2;
-  showModel(models.default);
 }
 
-async function showModel(id) {
-  if ($("card").dataset.model === id) return;
-  try {
-    const { card, manifest } = await ask(`v1/models/${encodeURIComponent(id)}`, key);
-    const words = measured(manifest);
-    if (words) $("model-measured").textContent = `${id}: ${words}`;
-    $("limits-measured").textContent = words || "";
-    $("limits-measured").hidden = !words;
-    $("card-name").textContent = ` of ${id}`;
-    $("card-text").replaceChildren(markdown(card, 3));
-    $("card").dataset.model = id;
-  } catch {
-    $("card-text").replaceChildren(el("p", {}, "The model card can not be had at the moment."));
+function useKey() {
+  key = $("key").value.trim();
+  $("key").value = "";
+  $("key-form").hidden = true;
+  note("");
+  if (queue.next) {
+    view("work", "work-title");
+    work();
+  } else {
+    greet();
   }
 }
 
 function listen() {
-  $("file").addEventListener("change", (event) => choose(event.target.files));
+  listenForFiles(choose);
   $("cancel").addEventListener("click", () => running?.stop.abort());
-  $("queue-cancel").addEventListener("click", () => queue.left.reverse().forEach(cancel));
+  $("queue-key").addEventListener("click", () => view("start", "key"));
+  $("queue-cancel").addEventListener("click", () => queue.left.forEach(cancel));
   $("queue-clear").addEventListener("click", () => {
     empty();
     restart();
   });
-  $("trouble-again").addEventListener("click", () => {
-    queue.mark(opened, "waiting");
-    view("work", "work-title");
-    work();
-  });
+  $("trouble-again").addEventListener("click", () => again(opened));
   for (const id of ["trouble-other", "another"]) $(id).addEventListener("click", () => restart());
   $("print").addEventListener("click", () => window.print());
   $("save").addEventListener("click", () => saveJson(opened.given.text, opened.given.answer.id));
-  $("model-choice").addEventListener("change", (event) => showModel(event.target.value || models.default));
+  $("model-choice").addEventListener("change", (event) => showModel(event.target.value || models.default, key));
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    key = $("key").value.trim();
-    $("key").value = "";
-    $("start-note").hidden = true;
-    if (queue.next) {
-      view("work", "work-title");
-      work();
-    } else {
-      meetModels();
-    }
-  });
-  document.addEventListener("paste", (event) => choose(event.clipboardData.files));
-  listenToDrops();
-}
-
-function listenToDrops() {
-  const over = (event, shows) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault();
-    $("over").hidden = !shows;
-  };
-  document.addEventListener("dragenter", (event) => over(event, true));
-  document.addEventListener("dragover", (event) => over(event, true));
-  document.addEventListener("dragleave", (event) => event.relatedTarget === null && over(event, false));
-  document.addEventListener("drop", (event) => {
-    over(event, false);
-    choose(event.dataTransfer.files);
+    useKey();
   });
 }
 
 listen();
-introduce();
+meetServer().then(greet);

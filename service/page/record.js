@@ -1,6 +1,7 @@
 // What was judged, by what and how: the facts of a report.
 
 import { $, el, facts } from "./dom.js";
+import { isReadable } from "./files.js";
 import { bytes, count, moment, seconds, share } from "./format.js";
 
 /** Shows the record of an answer. asked: { file, query, at, requestId, version }. */
@@ -95,6 +96,9 @@ async function compare(file, sha256, element) {
   try {
     hash = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
   } catch {
+    element.textContent = (await isReadable(file))
+      ? " Your browser could not compute it for the file it holds."
+      : " Your browser can no longer read the file: it was moved, renamed or changed.";
     return;
   }
   const own = Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");

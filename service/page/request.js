@@ -1,10 +1,19 @@
 // Talks to the service. XMLHttpRequest sends the clip, since it alone tells how much of a body has gone out
 // on every kind of connection, and hands over the events of the answer while they arrive.
 
+import { isReadable } from "./files.js";
+
 const UNREACHABLE = {
   type: "/problems/unreachable",
   title: "The connection broke",
   detail: "The server could not be reached, or it ended the connection before it had answered.",
+  status: 0,
+};
+/** XMLHttpRequest tells it as a broken connection. */
+const UNREADABLE = {
+  type: "/problems/unreadable-file",
+  title: "This file can not be read",
+  detail: "Your browser can not, or can no longer, read the file.",
   status: 0,
 };
 
@@ -42,7 +51,18 @@ export async function ask(path, key = null) {
  * sent: called with the share of the clip that has gone out. event: called with the name and the content of
  * each event before the answer.
  */
-export function detect(file, { query, key, signal, sent, event }) {
+export async function detect(file, options) {
+  if (!(await isReadable(file))) throw new Problem(UNREADABLE);
+  try {
+    return await send(file, options);
+  } catch (problem) {
+    if (problem.name === "unreachable" && !(await isReadable(file))) throw new Problem(UNREADABLE);
+    throw problem;
+  }
+}
+
+function send(file, { query, key, signal, sent, event }) {
+  if (signal.aborted) throw new Cancelled();
   const url = address("v1/detect");
   for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
   return new Promise((resolve, reject) => {

@@ -6,6 +6,12 @@ import { heatMaps } from "./maps.js";
 import { Timeline } from "./timeline.js";
 import { LEVELS, VERDICTS, faceName, faceScore, level, reason, remark } from "./words.js";
 
+/** All that speaks of an answer, its record included. */
+const SHOWN = [
+  ...["verdict-words", "verdict-meaning", "gauge", "reasons", "coverage", "timelines"],
+  ...["faces-title", "faces-list", "record", "report-name", "report-time"],
+];
+
 /** Shows an answer. Returns what is to be told of the time that is shown. */
 export function showResult(answer, seek) {
   showVerdict(answer);
@@ -19,6 +25,12 @@ export function showResult(answer, seek) {
   $("timelines").replaceChildren(...faces.map((face, i) => line(face, answer, timelines[i])));
   $("legend").hidden = faces.length === 0;
   return (time) => timelines.forEach((timeline) => timeline.move(time));
+}
+
+/** Leaves nothing of any answer. */
+export function clearResult() {
+  $("verdict").className = "card verdict";
+  for (const id of SHOWN) $(id).replaceChildren();
 }
 
 function showVerdict(answer) {

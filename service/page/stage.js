@@ -1,6 +1,7 @@
 // The clip as it plays in this browser, with a box around each face.
 
 import { $ } from "./dom.js";
+import { isReadable } from "./files.js";
 import { percent } from "./format.js";
 import { faceName, level } from "./words.js";
 
@@ -12,6 +13,8 @@ const STROKES = {
   none: { colour: "#d5d5d5", dash: [2, 5], width: 2 },
 };
 const NEAR_S = 0.12;
+/** Why no clip is shown: the browser can not, or the file is no longer there. */
+const NOTES = ["unplayable", "unreadable"];
 
 export class Stage {
   /** moved: called with the time in seconds whenever another picture is shown. */
@@ -34,6 +37,7 @@ export class Stage {
   /** Takes a file. Whether this browser can show it is found out while the server judges it. */
   open(file) {
     this.close();
+    this.file = file;
     this.url = URL.createObjectURL(file);
     const picture = file.type.startsWith("image/");
     this.shown = picture ? this.still : this.video;
@@ -48,7 +52,7 @@ export class Stage {
     this.shown = null;
     this.size = null;
     this.frame.classList.remove("unplayable");
-    $("unplayable").hidden = true;
+    for (const id of NOTES) $(id).hidden = true;
     for (const medium of [this.video, this.still]) medium.removeAttribute("src");
     this.video.load();
     if (this.url) URL.revokeObjectURL(this.url);
@@ -78,13 +82,15 @@ export class Stage {
     this.#moveTo(time);
   }
 
-  #fallBack() {
+  async #fallBack() {
     if (!this.shown?.getAttribute("src")) return;
+    const { file, url } = this;
     this.shown.hidden = true;
     this.shown = null;
     this.frame.classList.add("unplayable");
-    $("unplayable").hidden = false;
     if (this.answer) this.#shape(this.answer.media.width, this.answer.media.height);
+    const readable = await isReadable(file);
+    if (url === this.url) $(readable ? "unplayable" : "unreadable").hidden = false;
   }
 
   #shape(width, height) {

@@ -76,6 +76,8 @@ export function faceScore(face) {
 /** What to do about a problem; its own title and detail stand beside it. */
 export const REMEDIES = {
   unreachable: "Check your connection and try again. A very large clip may also be cut off by a proxy on the way.",
+  "unreadable-file":
+    "Was it moved, renamed or changed after you had chosen it? Choose it again. Of a folder, choose the clips in it.",
   "empty-body": "The file has no content. Choose another one.",
   "upload-too-slow": "Try again over a faster connection, or choose a shorter clip.",
   "upload-too-large": "Choose a shorter clip, or export it at a lower resolution. Keep the original: a copy shows less.",
@@ -94,7 +96,8 @@ export const REMEDIES = {
 };
 
 /** Whether the same clip may fare better another time. */
-export const mayPass = ({ status }) => status === 0 || status === 408 || status === 429 || status >= 500;
+export const mayPass = ({ name, status }) =>
+  name === "unreachable" || status === 408 || status === 429 || status >= 500;
 
 /** Problems that pass by themselves, and how the page says that it waits. */
 export const PASSING = {

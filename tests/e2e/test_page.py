@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import time
@@ -153,6 +154,7 @@ def test_a_clip_is_judged_shown_and_recorded(visit, server, clips):
     timeline = answer["faces"][0]["timeline"]
     percent = f"{answer['probabilities']['fake']:.0%}"
     assert page.title().startswith("face.mp4")
+    expect(page.locator("#announce")).to_contain_text(page.locator("#verdict-words").inner_text())
     assert answer["model"]["id"] == "tiny", "the default one, which is not the first"
     expect(page.locator("#record")).to_contain_text("tiny")
     expect(page.locator("#gauge .score")).to_contain_text(percent)
@@ -335,8 +337,8 @@ def test_everything_can_be_done_with_the_keyboard(visit, server, clips):
 
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    tab_to("#file")
     with page.expect_file_chooser() as chooser:
+        tab_to("#file")
         page.keyboard.press("Enter")
     chooser.value.set_files(clips / "face.mp4")
     expect(page.locator("#verdict-words")).to_be_focused()
@@ -365,6 +367,28 @@ def chosen(page, *files):
     page.set_input_files("#file", files)
     expect(page.locator("#queue-words")).to_have_text("All done")
     expect(page.locator("#queue-title")).to_be_focused()
+
+
+def holding(page, which):
+    """Holds back the one request of that number, from now on; gives the list that it will be in."""
+    held, number = [], itertools.count(1)
+    page.route("**/v1/detect*", lambda r: held.append(r) if next(number) == which else r.fallback())
+    return held
+
+
+def let_go(page, held):
+    """Lets the request that is held back go on, once it is there."""
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].fallback()
+
+
+def dropped(page, *paths):
+    """Drops files or folders of the disk on the page."""
+    tools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        tools.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
 
 
 def test_several_clips_are_looked_at_one_after_the_other(visit, server, clips):
@@ -435,12 +459,22 @@ def test_clips_of_a_list_are_cancelled_one_by_one_or_all(visit, server, clips):
     expect(page.locator("#start-note")).to_contain_text("Cancelled")
     assert words_of_the_list(page) == ["cancelled"] * 4
     assert freed(server)
+    tools.send("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    page.get_by_role("button", name="Try again two.mp4").click()
+    page.get_by_role("button", name="Try again face.mp4").press("Enter")
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    assert page.locator(".clip .name").all_text_contents() == ["old.avi", "none.mp4", "two.mp4", "face.mp4"]
+    assert [words == "cancelled" for words in words_of_the_list(page)] == [True, True, False, False]
 
 
 def test_a_result_is_read_while_others_are_looked_at(visit, server, clips):
-    page, held = visit(), []
-    number = itertools.count(1)
-    page.route("**/v1/detect*", lambda r: held.append(r) if next(number) == 2 else r.continue_())
+    page = visit()
+    held = holding(page, 2)
+    page.evaluate(
+        """window.said = [];
+        new MutationObserver(() => said.push(document.getElementById("announce").textContent))
+          .observe(document.getElementById("announce"), { childList: true })"""
+    )
     page.set_input_files("#file", [clips / name for name in ("text.mp4", "face.mp4", "none.mp4")])
     expect(page.locator("#work-name")).to_have_text("face.mp4")
     page.get_by_role("button", name="Show text.mp4").click()
@@ -450,10 +484,248 @@ def test_a_result_is_read_while_others_are_looked_at(visit, server, clips):
     expect(page.locator(".clip[aria-current]")).to_contain_text("face.mp4")
     page.get_by_role("button", name="Show text.mp4").press("Enter")
     expect(page.locator("#trouble-title")).to_be_focused()
-    held[0].continue_()
+    page.evaluate("said.length = 0")
+    let_go(page, held)
     expect(page.locator("#queue-words")).to_have_text("All done")
     expect(page.locator("#trouble-title")).to_be_focused()
     expect(page.locator("#announce")).to_have_text("none.mp4: No verdict. All done.")
+    assert len(page.evaluate("said")) == 2, "what became of each, and nothing of the way there"
+    page.get_by_role("button", name="Show face.mp4").click()
+    page.locator("video").evaluate("v => { v.loop = true; return v.play(); }")
+    holding(page, 1)
+    dropped(page, clips / "none.mp4")
+    expect(page.locator("#work-title")).to_be_focused()
+    assert page.locator("video").evaluate("v => v.paused")
+
+
+UNREADABLE = "This file can not be read"
+
+
+def test_a_file_that_is_gone_or_changed_is_not_blamed_on_the_connection(visit, clips, tmp_path):
+    page, asked = visit(), []
+    page.on("request", lambda request: asked.append(request.method))
+    held = holding(page, 1)
+    for name in ("first.mp4", "gone.mp4", "changed.mp4"):
+        shutil.copy(clips / "none.mp4", tmp_path / name)
+    (tmp_path / "empty.mp4").touch()
+    page.set_input_files("#file", sorted(tmp_path.iterdir(), key=lambda path: "fgce".index(path.name[0])))
+    expect(page.locator("#work-name")).to_have_text("first.mp4")
+    (tmp_path / "gone.mp4").unlink()
+    os.utime(tmp_path / "changed.mp4", (1e9, 1e9))
+    let_go(page, held)
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    assert words_of_the_list(page) == ["No verdict", UNREADABLE, UNREADABLE, "Empty body"]
+    assert asked.count("POST") == 2
+    page.get_by_role("button", name="Show gone.mp4").click()
+    expect(page.locator("#trouble-remedy")).to_contain_text("Choose it again")
+    expect(page.locator("#trouble-again")).to_be_hidden()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_file_that_goes_while_it_is_sent_is_told_from_a_broken_connection(visit, clips, tmp_path, gone):
+    page, file = visit(), tmp_path / "clip.mp4"
+    shutil.copy(clips / "none.mp4", file)
+
+    def break_off(route):
+        if gone:
+            file.unlink()
+        route.abort()
+
+    page.route("**/v1/detect*", break_off)
+    failed(page, file)
+    expect(page.locator("#trouble-title")).to_have_text(UNREADABLE if gone else "The connection broke")
+    expect(page.locator("#trouble-again")).to_be_visible(visible=not gone)
+
+
+@pytest.mark.parametrize("name", ["face.mp4", "still.png"])
+def test_a_file_that_went_after_its_answer_is_said_to_be_gone(visit, clips, tmp_path, name):
+    page, file = visit(), tmp_path / name
+    shutil.copy(clips / name, file)
+    chosen(page, file, clips / "none.mp4")
+    expect(page.locator("#same-bytes")).to_contain_text("finds the same")
+    file.unlink()
+    page.get_by_role("button", name="Show none.mp4").click()
+    page.get_by_role("button", name=f"Show {name}").click()
+    expect(page.locator("#unreadable")).to_be_visible()
+    expect(page.locator("#unplayable")).to_be_hidden()
+    expect(page.locator("#same-bytes")).to_contain_text("can no longer read the file")
+    page.get_by_role("button", name="Show none.mp4").click()
+    expect(page.locator("#verdict-words")).to_be_focused()
+    expect(page.locator("#unreadable")).to_be_hidden()
+
+
+def test_a_folder_is_told_from_a_clip(visit, tmp_path):
+    page = visit()
+    dropped(page, tmp_path)
+    expect(page.locator("#trouble-title")).to_have_text(UNREADABLE)
+    expect(page.locator("#trouble-remedy")).to_contain_text("Of a folder, choose the clips in it.")
+
+
+def test_clips_are_asked_with_what_was_chosen_along_with_them(visit, clips):
+    page, asked = visit(), []
+    page.on("request", lambda r: asked.append(r.url.partition("?")[2]) if r.method == "POST" else None)
+    held = holding(page, 2)
+    page.set_input_files("#file", [clips / name for name in ("text.mp4", "face.mp4", "none.mp4")])
+    expect(page.locator("#work-name")).to_have_text("face.mp4")
+    page.get_by_role("button", name="Show text.mp4").click()
+    page.get_by_role("button", name="Choose another clip").click()
+    page.locator(".options summary").click()
+    page.locator("#explain").uncheck()
+    page.locator("#model-choice").select_option("another")
+    let_go(page, held)
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    page.set_input_files("#file", clips / "still.png")
+    expect(page.locator("#record")).to_contain_text("model=another")
+    assert asked == ["explain=true"] * 3 + ["model=another"]
+    page.get_by_role("button", name="Show none.mp4").click()
+    expect(page.locator("#record")).to_contain_text("explain=true")
+
+
+def texts(count):
+    return [{"name": f"{n}.mp4", "mimeType": "video/mp4", "buffer": media.TEXT} for n in range(1, count + 1)]
+
+
+IN_VIEW = """(row) => {
+  const [inner, outer] = [row, row.parentElement].map((e) => e.getBoundingClientRect());
+  return inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+}"""
+
+
+def test_a_long_list_keeps_the_clip_at_work_in_view(visit):
+    page = visit()
+    page.mouse.move(0, 0)
+    held = holding(page, 20)
+    page.set_input_files("#file", texts(32))
+    expect(page.locator("#work-name")).to_have_text("20.mp4")
+    rows, queue = page.locator(".clip"), page.locator("#queue-list")
+    assert rows.nth(19).evaluate(IN_VIEW)
+    assert page.evaluate("scrollY") == 0
+    expect(queue).to_have_attribute("tabindex", "0")
+    queue.focus()
+    page.keyboard.press("Home")
+    expect(queue).to_have_js_property("scrollTop", 0)
+    later = holding(page, 5)
+    let_go(page, held)
+    expect(page.locator("#work-name")).to_have_text("25.mp4")
+    expect(queue).to_have_js_property("scrollTop", 0)
+    let_go(page, later)
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    page.get_by_role("button", name="Show 32.mp4").press("Enter")
+    expect(page.locator("#trouble-title")).to_be_focused()
+    assert rows.nth(31).evaluate(IN_VIEW)
+    page.get_by_role("button", name="Clear the list").click()
+    chosen(page, *texts(2))
+    expect(queue).not_to_have_attribute("tabindex", "0")
+
+
+def test_a_phone_shows_all_of_a_long_list(visit):
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    chosen(page, *texts(12))
+    assert page.locator("#queue-list").evaluate("l => l.scrollHeight === l.clientHeight && l.tabIndex === -1")
+
+
+def test_a_clip_that_is_dropped_joins_the_one_at_work(visit, clips):
+    page = visit()
+    held = holding(page, 1)
+    page.set_input_files("#file", clips / "face.mp4")
+    expect(page.locator("#work-name")).to_have_text("face.mp4")
+    expect(page.locator("#queue")).to_be_hidden()
+    dropped(page, clips / "none.mp4")
+    expect(page.locator("#announce")).to_have_text("1 clip added. 2 to go.")
+    assert words_of_the_list(page) == ["being looked at", "waiting"]
+    expect(page.locator(".clip[aria-current]")).to_contain_text("face.mp4")
+    let_go(page, held)
+    expect(page.locator("#queue-title")).to_be_focused()
+    expect(page.locator("#report-name")).to_have_text("face.mp4")
+    expect(page.locator("#announce")).to_have_text("none.mp4: No verdict. All done.")
+
+
+def refusing(page, which, status, **headers):
+    """Refuses the one request of that number, from now on."""
+    number = itertools.count(1)
+    name = {401: "unauthorized", 503: "overloaded"}[status]
+    body = json.dumps({"type": f"/problems/{name}", "title": name, "status": status})
+    refusal = {"status": status, "headers": headers, "body": body}
+    page.route("**/v1/detect*", lambda r: r.fulfill(**refusal) if next(number) == which else r.fallback())
+
+
+def test_a_list_says_that_it_waits_for_the_server(visit, clips):
+    page = visit()
+    refusing(page, 1, 503, **{"Retry-After": "60"})
+    page.set_input_files("#file", [clips / "none.mp4", clips / "text.mp4"])
+    expect(page.locator("#queue-words")).to_have_text("2 to go, waiting for the server")
+    assert words_of_the_list(page) == ["waiting for the server", "waiting"]
+    held = holding(page, 1)
+    page.get_by_role("button", name="Try now").click()
+    expect(page.locator("#queue-words")).to_have_text("2 to go")
+    assert words_of_the_list(page) == ["being looked at", "waiting"]
+    let_go(page, held)
+    expect(page.locator("#queue-words")).to_have_text("All done")
+
+
+def test_a_list_that_waits_for_a_key_can_be_read_meanwhile(visit, clips):
+    page = visit()
+    refusing(page, 2, 401)
+    page.set_input_files("#file", [clips / name for name in ("text.mp4", "none.mp4", "face.mp4")])
+    expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#queue-words")).to_have_text("2 to go, waiting for a key")
+    assert words_of_the_list(page)[1:] == ["waiting for a key"] * 2
+    page.get_by_role("button", name="Show text.mp4").click()
+    expect(page.locator("#trouble-title")).to_be_focused()
+    page.get_by_role("button", name="Enter the key").click()
+    expect(page.locator("#key")).to_be_focused()
+    page.locator("#key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#queue-words")).to_have_text("All done")
+    expect(page.locator("#queue-key")).to_be_hidden()
+    expect(page.locator("#key-form")).to_have_attribute("hidden", "")
+
+
+def test_who_reads_a_result_is_left_to_it_when_a_key_is_asked_for(visit, clips):
+    page = visit()
+    refusing(page, 2, 401)
+    held = holding(page, 1)
+    page.set_input_files("#file", [clips / name for name in ("large.mp4", "face.mp4", "none.mp4")])
+    expect(page.locator("#work-name")).to_have_text("face.mp4")
+    page.get_by_role("button", name="Show large.mp4").click()
+    let_go(page, held)
+    expect(page.locator("#announce")).to_have_text("The server asks for a key. 1 to go, waiting for a key.")
+    expect(page.locator("#trouble-title")).to_be_focused()
+    page.get_by_role("button", name="Enter the key").click()
+    expect(page.locator("#key")).to_be_focused()
+
+
+@pytest.mark.parametrize("broken", [{"model": {}}, {"media": {"duration_s": 2}}, None])
+def test_a_result_is_shown_whole_or_not_at_all(visit, server, clips, broken):
+    """An answer that the page does not understand, after one that it did."""
+    page = visit()
+    judged(page, clips / "face.mp4")
+    page.get_by_role("button", name="Check another clip").click()
+    answer = server.detect((clips / "face.mp4").read_bytes()).json() | {"verdict": "authentic"}
+    answered(page, broken and answer | broken)
+    failed(page, clips / "face.mp4")
+    expect(page.locator("#trouble-title")).to_have_text("This page has failed")
+    expect(page.locator("#result")).to_be_hidden()
+    if broken:
+        for part in ("#verdict-words", "#gauge", "#record", "#report-name"):
+            expect(page.locator(part)).to_be_empty()
+
+
+def test_the_page_says_that_it_takes_several(visit, clips):
+    page = visit()
+    expect(page.locator("#file")).to_have_accessible_name("Choose clips")
+    expect(page.locator("#file")).to_have_accessible_description(
+        re.compile("Several are looked at one after")
+    )
+    held = holding(page, 2)
+    page.set_input_files("#file", [clips / "text.mp4", clips / "none.mp4"])
+    expect(page.locator("#work-name")).to_have_text("none.mp4")
+    page.get_by_role("button", name="Show text.mp4").click()
+    dropped(page, clips / "face.mp4", clips / "two.mp4")
+    expect(page.locator("#announce")).to_have_text("2 clips added. 3 to go.")
+    expect(page.locator("#trouble-title")).to_be_focused()
+    let_go(page, held)
+    expect(page.locator("#queue-words")).to_have_text("All done")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -538,7 +810,7 @@ def test_a_key_is_asked_for_and_kept_in_memory_alone(visit, browser, models, tmp
         expect(page.locator("#key")).to_be_focused()
         page.set_input_files("#file", [clips / "none.mp4", clips / "text.mp4"])
         expect(page.locator("#key")).to_be_focused()
-        assert words_of_the_list(page) == ["waiting", "waiting"]
+        assert words_of_the_list(page) == ["waiting for a key"] * 2
         page.get_by_label("Key", exact=True).fill(KEY)
         page.keyboard.press("Enter")
         expect(page.locator("#queue-title")).to_be_focused()

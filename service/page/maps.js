@@ -78,5 +78,5 @@ function hottest(grid) {
 
 function faithful({ deletion, random, area }) {
   const moved = (fall) => `${fall < 0 ? "rise" : "fall"} by ${Math.abs(fall).toFixed(2)}`;
-  return `Without the strongest ${share(area)} the log-odds ${moved(deletion)}; without as much at random they ${moved(random)}.`;
+  return `Without the strongest ${share(area)} of the map's cells the log-odds ${moved(deletion)}; without as many at random they ${moved(random)}.`;
 }

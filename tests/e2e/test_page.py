@@ -916,7 +916,7 @@ def test_heat_maps_evidence_and_moving_boxes_of_an_answer(visit, server, clips):
     assert page.locator(".map").count() == 3
     expect(page.locator(".map [role=img]")).to_have_attribute("aria-label", re.compile("lies at the middle"))
     expect(page.locator(".map").nth(0)).to_contain_text(
-        "the log-odds fall by 0.31; without as much at random they rise by 0.04"
+        "the log-odds fall by 0.31; without as many at random they rise by 0.04"
     )
     expect(page.locator(".map").nth(1)).to_contain_text("Withheld. Taking away what")
     expect(page.locator(".map img")).to_have_attribute("src", PNG)

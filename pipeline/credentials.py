@@ -18,12 +18,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.c2pa import manifest_bytes
+from pipeline.c2pa import parts_of
 
-Unchecked = Literal["not_asked", "crops", "no_library", "too_large", "deadline", "timeout", "failed"]
+Unchecked = Literal[
+    "not_asked", "crops", "no_library", "too_large", "too_many_parts", "deadline", "timeout", "failed"
+]
 """Why a manifest was not looked into: nobody asked; the client had cut the faces, so that there is no file;
-the library is not installed; the manifest has more than MOST_BYTES; the client's deadline came first; it took
-too long; the library fails on it."""
+the library is not installed; the manifest has more than MOST_BYTES, or the file more parts than
+pipeline.c2pa reads; the client's deadline came first; it took too long; the library fails on the file."""
 
 MOST_BYTES = 16 * 1024 * 1024
 """Manifests with pictures of all that a file was made of have a few megabytes."""
@@ -126,7 +128,10 @@ def credentials_of(path: Path, container: str, trust: Trust) -> Credentials:
     """
     if not trust.check:
         return NOT_ASKED
-    if (manifest_bytes(path, container) or 0) > MOST_BYTES:
+    parts = parts_of(path, container)
+    if parts is not None and not parts.whole:  # the library's time grows with the square of their number
+        return Credentials(unchecked="too_many_parts")
+    if parts is not None and parts.manifest_bytes > MOST_BYTES:
         return Credentials(unchecked="too_large")
     try:
         library = _library()

@@ -15,6 +15,7 @@ from pipeline.credentials import Credentials
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.prepared import Outline
 from service.batcher import Expired
+from service.checker import CHECK_S
 from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
 from service.job import Job, Listener, Told
 from service.sandbox import Confinement, NotConfined
@@ -22,8 +23,6 @@ from service.tracing import request_span
 
 COMMAND = (sys.executable, "-P", "-m", "service.decoder")
 """-P: nothing is imported from where the server happens to have been started."""
-CHECK_S = 15.0
-"""For looking into a manifest, at most."""
 LONGEST_PAUSE_S = 30.0
 """Between attempts to start a child where none can be started."""
 

@@ -1,6 +1,7 @@
 """C2PA manifests, made and damaged here: what is valid, who is trusted, and that nobody else is asked."""
 
 import json
+import struct
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import credentials
-from pipeline.c2pa import ISO_MANIFEST, c2pa_of, manifest_bytes
+from pipeline.c2pa import ISO_MANIFEST, c2pa_of, parts_of
 from pipeline.credentials import LONGEST_TEXT, Credentials, Trust, credentials_of, plain
 
 pytest.importorskip("c2pa")
@@ -192,12 +193,27 @@ def test_what_a_signer_writes_into_his_manifest_is_read_with_care(tmp_path, auth
 
 
 def test_a_manifest_that_is_too_large_is_not_handed_over(signed, monkeypatch):
-    size = manifest_bytes(signed, CONTAINERS[signed.suffix])
+    size = parts_of(signed, CONTAINERS[signed.suffix]).manifest_bytes
     assert 1000 < size < signed.stat().st_size
     monkeypatch.setattr(credentials, "MOST_BYTES", size - 1)
     assert look(signed) == Credentials(unchecked="too_large")
     monkeypatch.setattr(credentials, "MOST_BYTES", size)
     assert look(signed).valid
+
+
+def test_a_file_of_too_many_parts_is_not_handed_over(tmp_path, authority, sources, monkeypatch):
+    path = authority.signed(sources[".mp4"], tmp_path / "a.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content + 3000 * struct.pack(">I4s", 8, b"free"))
+    assert look(path).valid
+    monkeypatch.setattr(credentials, "_library", lambda: pytest.fail("it was handed over"))
+    for more in (
+        5000 * struct.pack(">I4s", 8, b"free"),
+        struct.pack(">I4s", 8 * 5001, b"udta") + 5000 * struct.pack(">I4s", 8, b"free"),
+    ):
+        path.write_bytes(content + more)
+        assert c2pa_of(path, "mp4") == "present"
+        assert look(path) == Credentials(unchecked="too_many_parts")
 
 
 def test_nothing_is_loaded_where_nobody_asks(signed, monkeypatch):

@@ -199,6 +199,7 @@ class DecoderPool:
                 return await child.credentials()
         except TimeoutError:
             child.kill("timeout")
+            log.warning("a manifest took too long", extra={"limit_s": round(patience_s, 3)})
             return Credentials(unchecked="timeout")
         except Crashed as e:
             child.kill(e.reason)

@@ -115,6 +115,7 @@ def credentials_of(path, container, trust):
     if word == "spin":
         while True: pass
     if word == "hang": time.sleep(100)
+    if word == "no library": return Credentials(unchecked="no_library")
     if word == "nonsense": decoder._send(ANSWERS, b"C", b'{"valid": true, "signer": "a\\nb"}')
     if word == "long": decoder._send(ANSWERS, b"C", b'{"valid": true}' + b" " * (1 << 20))
     if word == "other": decoder._send(ANSWERS, b"P", b'{"valid": true}')
@@ -270,6 +271,16 @@ def test_a_manifest_that_takes_too_long_costs_no_verdict(tmp_path, ask, monkeypa
         0.2,
         pytest.approx(2.0, abs=1.0),
     ]
+
+
+def test_a_library_that_does_not_load_is_logged_once(tmp_path, ask, caplog):
+    async def body(pool):
+        for _ in range(2):
+            found = (await ask(pool, "manifest no library"))[0].credentials
+            assert found == Credentials(unchecked="no_library")
+
+    assert run(tmp_path, body) == []
+    assert sum("does not load" in r.message for r in caplog.records) == 1
 
 
 def test_a_client_that_leaves_while_a_manifest_is_read_frees_the_decoder(tmp_path, ask, monkeypatch):

@@ -123,7 +123,6 @@ def _judge_of(
 def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
     """What judges here, and the digest of its bundle."""
     from pipeline.bundle import default_bundle, open_bundle
-    from pipeline.credentials import credentials_of
     from pipeline.detect.registry import open_detector
     from pipeline.engine import Engine, driven, encoded, scored
     from pipeline.explain import Shown, explained
@@ -132,6 +131,7 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
     from pipeline.prepare import prepare
     from pipeline.verdict import decide
     from service.anchors import trust_of
+    from service.checker import checked_apart
 
     bundle = open_bundle(
         default_bundle(settings.models_dir, settings.model), allow_untrained=settings.allow_untrained
@@ -154,7 +154,14 @@ def _judge(settings: "Settings", *, explain: bool) -> tuple[Judge, str]:
             max_faces=settings.max_faces,
         )
         if clip.media.c2pa == "present":
-            clip = replace(clip, credentials=credentials_of(file, clip.media.container, trust))
+            found = checked_apart(
+                file,
+                clip.media.container,
+                trust,
+                memory_bytes=settings.decode_memory_bytes,
+                sandbox=settings.sandbox,
+            )
+            clip = replace(clip, credentials=found)
         clock = Clock(clip.timing_ms)
         with clock.stage("encode"):
             features = encoded(engine, clip)

@@ -16,6 +16,9 @@ DIGITS = "0123456789"
 """Instead of blocks where the terminal has ASCII only: tenths."""
 MOST_MARKS = 32
 VERDICT_WIDTH = 16
+QUOTES = dict.fromkeys(
+    map(ord, '"\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}„‟«»〝〞＂'), "'"
+)
 PLACES = (
     ("upper left", "top", "upper right"),
     ("left", "middle", "right"),
@@ -103,18 +106,22 @@ class Table:
 
 
 def origin(provenance: dict[str, Any]) -> str:
-    """A sentence about a C2PA manifest, empty without one; an older service tells less of it."""
+    """A sentence about a C2PA manifest, empty without one; an older service tells less of it.
+
+    Its signer's name is a stranger's words: it comes last, and only where the signature holds.
+    """
     found = defaultdict(lambda: None, provenance)
     if found["c2pa"] != "present":
         return ""
     if found["valid"] is None:
         why = f" ({found['unchecked']})" if found["unchecked"] else ""
         return f"C2PA manifest: present, not looked into{why}"
-    named = f", names {shown(found['signer'])} as its signer" if found["signer"] else ""
     if not found["valid"]:
-        return f"C2PA manifest: not valid ({', '.join(map(shown, found['codes'] or []))}){named}"
+        failed = f" ({', '.join(map(shown, found['codes']))})" if found["codes"] else ""
+        return f"C2PA manifest: not valid{failed}"
     trust = {True: "trusted", False: "not trusted", None: "not held against any list of whom to trust"}
-    return f"C2PA manifest: valid{named}, who is {trust[found['trusted']]}"
+    named = f"; named {quoted(found['signer'])}" if found["signer"] else ""
+    return f"C2PA manifest: valid, its signer is {trust[found['trusted']]}{named}"
 
 
 def sparkline(fakes: list[float], thresholds: dict[str, float], *, ascii_only: bool = False) -> Text:
@@ -185,3 +192,8 @@ def colour(fake: float, thresholds: dict[str, float]) -> str:
 def shown(text: str) -> str:
     """Text of others, in which nothing can move a terminal's cursor or is not a character at all."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(text: str) -> str:
+    """The same as a quotation that it can not end."""
+    return f'"{shown(text).translate(QUOTES)}"'

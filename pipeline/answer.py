@@ -126,11 +126,12 @@ class Face(_Part):
 
 class Provenance(_Part):
     """What the file says of its origin; none of it touches the verdict. c2pa: whether it carries a C2PA
-    manifest. The rest is about that manifest. valid: it is well-formed and signed, and the file is the one
-    that was signed; null without one, or where `unchecked` says why it was not looked into. trusted: the
-    signer's certificate leads to an anchor of this service; null without anchors, or where not valid.
-    signer, generator, sources: what the manifest says of who made the file, by what and from what, which
-    anybody can write where `trusted` is not true. codes: what failed, as C2PA names it."""
+    manifest. The rest is about that manifest. valid: it is well-formed and signed, and the media are those
+    that were signed (padding and the type box of an MP4 are not covered); null without one, or where
+    `unchecked` says why it was not looked into. trusted: the signer's certificate leads to an anchor of this
+    service; null without anchors, or where not valid. signer, generator, sources: what the manifest says of
+    who made the file, by what and from what, which anybody can write where `trusted` is not true. codes: what
+    failed, as C2PA names it."""
 
     c2pa: C2pa
     valid: bool | None = None

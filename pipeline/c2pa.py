@@ -7,6 +7,7 @@ parsed: whether it is valid is asked in `pipeline.credentials`, of files that ca
 import os
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -19,19 +20,36 @@ ISO_MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 JUMBF_MANIFEST = bytes.fromhex("6332706100110010800000aa00389b71")
 """Type of the JUMBF superbox that is a manifest store."""
 
+_OF_BOXES = frozenset(
+    {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"udta", b"meta", b"tref"}
+)
+_OF_BOXES |= {b"treg", b"mvex", b"moof", b"traf", b"mfra", b"schi"}
+"""Kinds of boxes that hold boxes, `meta` behind four bytes of its own."""
+
 
 class _TooManyParts(Exception):
     """The file has more parts than are read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What was found of manifests in a file. manifest_bytes: size of all parts that hold them; whole: whether
+    the file has no more parts than are read."""
+
+    manifest_bytes: int
+    whole: bool
+
+
 def c2pa_of(path: Path, container: str) -> C2pa:
     """Whether the file at `path`, a `container` as answers name it, carries a manifest."""
-    size = manifest_bytes(path, container)
-    return "not_checked" if size is None else "present" if size else "absent"
+    parts = parts_of(path, container)
+    if parts is not None and parts.manifest_bytes:
+        return "present"
+    return "absent" if parts is not None and parts.whole else "not_checked"
 
 
-def manifest_bytes(path: Path, container: str) -> int | None:
-    """Size of all parts of the file that hold manifests, 0 without one, None where that is not known."""
+def parts_of(path: Path, container: str) -> Parts | None:
+    """What the parts of the file hold, None where such a container is not looked into."""
     find = _FINDERS.get(container)
     if find is None:
         return None
@@ -44,14 +62,19 @@ def manifest_bytes(path: Path, container: str) -> int | None:
         except struct.error:  # the file ends within a header
             pass
         except _TooManyParts:
-            return found or None
-    return found
+            return Parts(found, whole=False)
+    return Parts(found, whole=True)
 
 
 def _in_iso(file: BinaryIO, end: int) -> Iterator[int]:
-    """Boxes of ISO/IEC 14496-12: size, type, a larger size where that is 1, and a user type of `uuid`."""
-    at = 0
+    """Boxes of ISO/IEC 14496-12: size, type, a larger size where that is 1, and a user type of `uuid`.
+
+    Manifests lie at the top alone, but boxes within boxes are parts as well.
+    """
+    at, ends = 0, [end]
     for _ in range(MOST_PARTS):
+        while len(ends) > 1 and at >= ends[-1]:
+            at = ends.pop()
         if at >= end:  # a part may claim more than any file has
             return
         file.seek(at)
@@ -61,12 +84,18 @@ def _in_iso(file: BinaryIO, end: int) -> Iterator[int]:
         if size == 1:
             (size,) = struct.unpack_from(">Q", head, 8)
             start = 16
-        size = size or end - at
-        if kind == b"uuid" and head[start : start + 16] == ISO_MANIFEST:
+        size = size or ends[-1] - at
+        if kind == b"uuid" and head[start : start + 16] == ISO_MANIFEST and len(ends) == 1:
             yield max(size, start)
         if size < start:  # damage
-            return
-        at += size
+            if len(ends) == 1:
+                return
+            at = ends.pop()
+        elif kind in _OF_BOXES and at + size <= ends[-1]:
+            ends.append(at + size)
+            at += start + (4 if kind == b"meta" else 0)
+        else:
+            at += size
     raise _TooManyParts
 
 

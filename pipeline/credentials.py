@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -18,23 +19,30 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.c2pa import manifest_bytes
+from pipeline.c2pa import parts_of
 
-Unchecked = Literal["not_asked", "crops", "no_library", "too_large", "deadline", "timeout", "failed"]
+Unchecked = Literal[
+    "not_asked", "crops", "no_library", "too_large", "too_many_parts", "deadline", "timeout", "failed"
+]
 """Why a manifest was not looked into: nobody asked; the client had cut the faces, so that there is no file;
-the library is not installed; the manifest has more than MOST_BYTES; the client's deadline came first; it took
-too long; the library fails on it."""
+the library is not installed; the manifest has more than MOST_BYTES, or the file more parts than
+pipeline.c2pa reads; the client's deadline came first; it took too long; the library fails on the file."""
 
 MOST_BYTES = 16 * 1024 * 1024
 """Manifests with pictures of all that a file was made of have a few megabytes."""
 LONGEST_TEXT = 100
 MOST_CODES = 8
 UNREADABLE = "unreadable"
-"""The one code that is not of the C2PA specification: what stands there is no manifest."""
+"""The one code that is not of the C2PA specification: what stands there can not be read as a manifest."""
 
 _CODE = re.compile(r"[A-Za-z0-9._]{1,64}")
 _SOURCE = re.compile(r"https?://cv\.iptc\.org/newscodes/digitalsourcetype/([A-Za-z]{1,40})")
 _UNTRUSTED = "signingCredential.untrusted"
+_NO_MANIFEST = (
+    *("Assertion", "AssertionNotFound", "Decoding", "Json", "Manifest", "ManifestNotFound"),
+    *("Signature", "Verify"),
+)
+"""The library's errors that are about the manifest; others are about the file around it, or its own."""
 _KINDS = {
     "mp4": "video/mp4",
     "jpeg": "image/jpeg",
@@ -81,10 +89,11 @@ Codes = Annotated[tuple[Annotated[str, AfterValidator(_is_code)], ...], Field(ma
 class Credentials(BaseModel):
     """What a manifest turned out to be.
 
-    valid: it is well-formed, its signature holds, and the file is the one that was signed, by whomever; None
-    where `unchecked` says why it was not looked into. trusted: the signer's certificate leads to an anchor;
-    None where there are no anchors, or nothing valid to trust. signer, generator: who and what made it by its
-    own account. sources: kinds of origin that it names, of IPTC's list. codes: what failed, as the C2PA
+    valid: it is well-formed, its signature holds, and the media are those that were signed, by whomever (in
+    an MP4 neither padding nor the box of its type is covered); None where `unchecked` says why it was not
+    looked into. trusted: the signer's certificate leads to an anchor; None where there are no anchors,
+    nothing valid to trust, or the library fails on that question. signer, generator: who and what made it by
+    its own account. sources: kinds of origin that it names, of IPTC's list. codes: what failed, as the C2PA
     specification names it.
     """
 
@@ -126,7 +135,10 @@ def credentials_of(path: Path, container: str, trust: Trust) -> Credentials:
     """
     if not trust.check:
         return NOT_ASKED
-    if (manifest_bytes(path, container) or 0) > MOST_BYTES:
+    parts = parts_of(path, container)
+    if parts is not None and not parts.whole:  # the library's time grows with the square of their number
+        return Credentials(unchecked="too_many_parts")
+    if parts is not None and parts.manifest_bytes > MOST_BYTES:
         return Credentials(unchecked="too_large")
     try:
         library = _library()
@@ -143,12 +155,13 @@ def _checked(library: Any, path: Path, kind: str, trust: Trust) -> Credentials:
     count as they stand. Further ones ask of whom the certificates come."""
     try:
         report = _read(library, path, kind, {"verify_trust": False, "verify_timestamp_trust": False}, [])
-    except library.C2paError:
+    except tuple(getattr(library.C2paError, name) for name in _NO_MANIFEST):
         return Credentials(valid=False, codes=(UNREADABLE,))
     valid, trusted, codes = report.get("validation_state") == "Valid", None, _failures(report)
     if valid and trust.signers is not None:
-        codes = _distrust(library, path, kind, trust.signers, trust.timestamps)
-        trusted = not codes
+        with suppress(library.C2paError):  # it was read once, and is what it was found to be
+            codes = _distrust(library, path, kind, trust.signers, trust.timestamps)
+            trusted = not codes
     manifest = _part(_part(report, "manifests"), str(report.get("active_manifest")))
     return Credentials(
         valid=valid,

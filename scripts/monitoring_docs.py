@@ -1,11 +1,12 @@
 """Writes what is generated of monitoring: docs/metrics.md and the rules of k8s/components/monitoring."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from pipeline.credentials import Unchecked
 from service.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,9 @@ LABELS = {
     "queue": "what was waited for: `decoder`, `encoder` or `temporal`",
     "reason": "of a problem its type ([errors.md](errors.md)); of a decoder why it ended: `cpu`, `crash`, "
     "`failure`, `timeout`, `cancelled`, `recycled`, `protocol` or `start`",
-    "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer",
+    "result": "of a self-test: `right`, `wrong`, `unanswered`, or `unknown` where the bundle knows no answer"
+    "; of a manifest: `valid`, `invalid`, or why it was not looked into ([provenance.md](provenance.md)): "
+    + ", ".join(f"`{why}`" for why in get_args(Unchecked)),
     "route": "the route's template, `unmatched` where there is none",
     "stage": "`upload`, `queue` (all waits; of what was given up the one for a decoder), `decode`, `detect`, "
     "`crop`, `encode`, `temporal`, `explain` or `total`",

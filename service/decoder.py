@@ -29,6 +29,7 @@ from pipeline.media import Limits
 from pipeline.prepare import Preparation
 from pipeline.prepared import Outline
 from pipeline.spec import CropSpec, SamplingSpec
+from service.checker import CHECK_CPU_S
 from service.sandbox import allow_cpu, restrict, tie_to_parent
 
 READY, TAKEN, LOOKED, OUTLINED, PREPARED, REFUSED, FAILED = b"R", b"T", b"L", b"O", b"P", b"E", b"F"
@@ -41,8 +42,6 @@ HEADER = struct.Struct("<cI")
 LOOK = struct.Struct("<7I")
 """Before the samples of a look: its number and their shape [K, n, F, S, S, 3]."""
 OUTLINE_EVERY_S = 0.1
-CHECK_CPU_S = 10.0
-"""CPU time for looking into a manifest. 100 MB are hashed three times in less than one second."""
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.process_collector import ProcessCollector
 
 from pipeline.answer import Answer, Verdict
+from pipeline.credentials import Unchecked
 from service.child import Reason
 from service.problems import PROBLEMS
 
@@ -15,6 +16,8 @@ Stage = Literal["upload", "queue", "decode", "encode", "temporal", "explain"]
 """Where a clip can be given up; `queue` is the wait for a decoder."""
 Cause = Literal["client", "deadline"]
 Result = Literal["right", "wrong", "unanswered", "unknown"]
+Found = Literal["valid", "invalid", Unchecked]
+"""What a manifest is, or why it was not looked into."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -98,6 +101,12 @@ class Metrics:
             registry=r,
         )
         self.verdicts = Counter("detector_verdicts", "Clips answered.", ["model", "verdict"], registry=r)
+        self.manifests = Counter(
+            "detector_manifests",
+            "C2PA manifests in answered clips, by what they are.",
+            ["result"],
+            registry=r,
+        )
         self.clip_score = Histogram(
             "detector_clip_score",
             "Probability of `fake` that clips were answered with.",
@@ -148,6 +157,8 @@ class Metrics:
             self.rejections.labels(problem)
         for reason in get_args(Reason):
             self.decoder_restarts.labels(reason)
+        for found in get_args(Found):
+            self.manifests.labels(found)
         for stage in get_args(Stage):
             for cause in get_args(Cause):
                 self.cancellations.labels(stage, cause)
@@ -180,6 +191,9 @@ class Metrics:
         model = answer.model.id
         self.verdicts.labels(model, answer.verdict).inc()
         self.clip_faces.observe(len(answer.faces))
+        found = answer.media.provenance
+        if found.c2pa == "present":
+            self.manifests.labels(found.unchecked or ("valid" if found.valid else "invalid")).inc()
         if answer.probabilities is not None:
             self.clip_score.labels(model).observe(answer.probabilities.fake)
 

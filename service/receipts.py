@@ -18,7 +18,8 @@ from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.answer import Answer, Model, Probabilities, Verdict
-from service.anchors import anchors_digest, trust_of
+from pipeline.credentials import Trust
+from service.anchors import anchors_digest
 from service.keyset import KeySet
 from service.signing import ALGORITHM, public_part
 from service.version import VERSION
@@ -96,12 +97,12 @@ class Receipt(_Part):
 class Signer:
     """Signs answers with the first of its keys. published: the public parts of all of them."""
 
-    def __init__(self, keys: tuple[OKPKey, ...], settings: "Settings") -> None:
+    def __init__(self, keys: tuple[OKPKey, ...], settings: "Settings", trust: Trust) -> None:
         from pipeline.detect.registry import digest_of  # who only checks receipts opens no detector
 
         self._key, self._settings = keys[0], settings
         self._face_model = digest_of(settings.face_model)
-        self._anchors = anchors_digest(trust_of(settings))
+        self._anchors = anchors_digest(trust)
         self.published = KeySet(keys=[public_part(key) for key in keys])
 
     def signed(self, answer: Answer, kind: Kind, upload: "Upload", question: "Question") -> Answer:

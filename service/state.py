@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.credentials import Trust
 from pipeline.media import Limits
 from service.anchors import trust_of
 from service.batcher import Batcher
@@ -34,8 +35,9 @@ class Service:
         self.settings, self.bundles, self.scratch, self.tracer = settings, bundles, scratch, tracer
         self.metrics = Metrics()
         self.models: dict[str, Served] = {}
-        self.pool = _pool(settings, scratch, self.metrics)
-        self.signer = _signer(settings)
+        trust = trust_of(settings)
+        self.pool = _pool(settings, scratch, self.metrics, trust)
+        self.signer = _signer(settings, trust)
         self.in_flight = 0
         self.pace = Pace()
         self.doubt: str | None = "the self-test has not passed yet"
@@ -165,17 +167,17 @@ def _check(why_not: str | None) -> None:
         raise Unavailable(why_not, problem="not-ready", retry_after_s=2.0)
 
 
-def _signer(settings: Settings) -> "Signer | None":
+def _signer(settings: Settings, trust: Trust) -> "Signer | None":
     """What signs answers, None where there are no keys. Raises SigningKeysError."""
     if settings.signing_key_file is None:
         return None
     from service.receipts import Signer
     from service.signing import read_signing_keys
 
-    return Signer(read_signing_keys(settings.signing_key_file), settings)
+    return Signer(read_signing_keys(settings.signing_key_file), settings, trust)
 
 
-def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:
+def _pool(settings: Settings, scratch: Path, metrics: Metrics, trust: Trust) -> DecoderPool:
     limits = Limits(max_pixels=settings.max_pixels, max_duration_s=settings.max_duration_s)
     config = DecoderConfig(
         face_detector=settings.face_detector,
@@ -185,7 +187,7 @@ def _pool(settings: Settings, scratch: Path, metrics: Metrics) -> DecoderPool:
         limits=limits,
         scratch=str(scratch),
         sandbox=settings.sandbox,
-        trust=trust_of(settings),
+        trust=trust,
     )
     return DecoderPool(
         config,

@@ -15,6 +15,7 @@ from pipeline.credentials import Credentials
 from pipeline.errors import FaceModelError, MediaError, UndecodableMedia
 from pipeline.prepared import Outline
 from service.batcher import Expired
+from service.checker import CHECK_S
 from service.child import Child, Crashed, DecoderConfig, NotAtWork, Reason
 from service.job import Job, Listener, Told
 from service.sandbox import Confinement, NotConfined
@@ -22,8 +23,6 @@ from service.tracing import request_span
 
 COMMAND = (sys.executable, "-P", "-m", "service.decoder")
 """-P: nothing is imported from where the server happens to have been started."""
-CHECK_S = 15.0
-"""For looking into a manifest, at most."""
 LONGEST_PAUSE_S = 30.0
 """Between attempts to start a child where none can be started."""
 
@@ -55,6 +54,7 @@ class DecoderPool:
         self._children: set[Child] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._failed_starts = 0
+        self._told_of_library = False
         self.confinement = Confinement((), {})
         """Of the children that were started first."""
 
@@ -197,9 +197,10 @@ class DecoderPool:
         patience_s = min(CHECK_S, self._decode_timeout_s, (deadline - loop.time()) / 2)
         try:
             async with asyncio.timeout(patience_s):
-                return await child.credentials()
+                found = await child.credentials()
         except TimeoutError:
             child.kill("timeout")
+            log.warning("a manifest took too long", extra={"limit_s": round(patience_s, 3)})
             return Credentials(unchecked="timeout")
         except Crashed as e:
             child.kill(e.reason)
@@ -208,6 +209,10 @@ class DecoderPool:
         except BaseException:
             child.kill("cancelled")
             raise
+        if found.unchecked == "no_library" and not self._told_of_library:
+            self._told_of_library = True
+            log.warning("manifests are not looked into: the C2PA library is missing or does not load")
+        return found
 
     def _cpu_s(self, job: Job) -> float:
         """CPU seconds that its threads can take in the clip's time; libav runs none of its own for one."""

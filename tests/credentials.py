@@ -16,22 +16,26 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from tests.media import face_clip, still
 
-KINDS = {".jpg": "image/jpeg", ".png": "image/png", ".mp4": "video/mp4"}
+KINDS = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".mp4": "video/mp4"}
 CAPTURE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
 
 
 class Authority:
-    """An authority of its own and one signer that it vouches for. pem: its certificate; ocsp: where the
-    signer's says that its state can be asked for."""
+    """An authority of its own and one signer that it vouches for. root: its organisation; pem: its
+    certificate; ocsp: where the signer's says that its state can be asked for."""
 
     def __init__(
-        self, signer: str = "Camera 7", organisation: str = "Example News", ocsp: str | None = None
+        self,
+        signer: str = "Camera 7",
+        organisation: str = "Example News",
+        root: str = "Example Authority",
+        ocsp: str | None = None,
     ) -> None:
         key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        name = _name("root", organisation)
-        root = _certificate(name, key, name, key, authority=True)
+        name = _name("root", root)
+        roots = _certificate(name, key, name, key, authority=True)
         signers = _certificate(_name(signer, organisation), own, name, key, authority=False, ocsp=ocsp)
-        self.pem = root.public_bytes(Encoding.PEM).decode()
+        self.pem = roots.public_bytes(Encoding.PEM).decode()
         self._chain = signers.public_bytes(Encoding.PEM)
         self._key = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -79,9 +83,12 @@ def changed(path: Path, at: int) -> Path:
 
 
 def within_the_media(path: Path) -> int:
-    """Where a byte of the picture lies: in an MP4 in the middle of its frames, else near the end."""
+    """Where a byte of the picture lies: in an MP4 in the middle of its frames, in a WebP behind
+    their header, else near the end."""
     content = path.read_bytes()
     at = content.find(b"mdat")
+    if path.suffix == ".webp":  # which has its manifest at the end
+        return content.find(b"VP8") + 200
     if path.suffix != ".mp4":
         return len(content) - 40
     (size,) = struct.unpack_from(">I", content, at - 4)

@@ -4,7 +4,10 @@ import pytest
 
 from service import anchors
 from service.anchors import anchors_digest, read_anchors, trust_of
+from service.models import open_bundles
 from service.settings import Settings, SettingsError, load_settings
+from service.signing import make_key
+from service.state import Service
 
 pytest.importorskip("c2pa")
 from tests.bundles import tiny_bundle
@@ -69,6 +72,26 @@ def test_a_service_holds_signers_against_them(tmp_path):
         running.runner.run(running.stop())
         running.runner.close()
     assert (found["c2pa"], found["valid"], found["trusted"]) == ("present", True, True)
+
+
+def test_a_service_reads_them_once(tmp_path, pem, monkeypatch):
+    path = tmp_path / "anchors.pem"
+    path.write_text(pem, encoding="ascii")
+    keys = tmp_path / "signing"
+    keys.write_text(make_key()[0], encoding="ascii")
+    keys.chmod(0o600)
+    tiny_bundle(tmp_path / "models" / "tiny")
+    settings = Settings(
+        models_dir=tmp_path / "models",
+        allow_untrained=True,
+        c2pa_anchors_file=path,
+        signing_key_file=keys,
+    )
+    read = []
+    monkeypatch.setattr(anchors, "read_anchors", lambda path: read.append(path) or pem)
+    service = Service(settings, open_bundles(settings), tmp_path)
+    assert service.signer is not None
+    assert read == [path], "decoders and receipts hold by the same ones"
 
 
 def test_anchors_without_the_library_are_refused(tmp_path, pem, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import c2pa
-from pipeline.c2pa import ISO_MANIFEST, JUMBF_MANIFEST, c2pa_of, manifest_bytes
+from pipeline.c2pa import ISO_MANIFEST, JUMBF_MANIFEST, Parts, c2pa_of, parts_of
 from tests.media import face_clip, still
 
 CONTAINERS = ["mp4", "jpeg", "png", "apng", "avi", "webp"]
@@ -105,33 +105,57 @@ def test_a_box_that_claims_more_than_any_file_has_ends_the_search(tmp_path, size
 
 
 LONG = JPEG + segment(0xFFEB, superbox(JUMBF_MANIFEST)) + 2 * segment(0xFFEB, b"JP" + bytes(998))
+NESTED = (
+    box(
+        b"moov",
+        box(b"trak", box(b"tkhd", bytes(80)) + box(b"free", size=7)) + box(b"meta", bytes(4) + box(b"ilst")),
+    )
+    + box(b"udta", box(b"free", size=0) + bytes(9))
+    + box(b"udta", box(b"moov", size=1 << 30) + bytes(9))
+    + box(b"udta", bytes(4))
+)
+DEEP = b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(5000, 0, -1))
+
+
+def whole(size):
+    return Parts(size, whole=True)
+
+
 SIZES = {
-    "one box": ("mp4", MANIFEST + box(b"mdat"), len(MANIFEST)),
-    "two boxes": ("mp4", MANIFEST + box(b"free") + MANIFEST, 2 * len(MANIFEST)),
-    "a box to the end": ("mp4", box(b"uuid", ISO_MANIFEST, size=0) + bytes(100), 124),
+    "one box": ("mp4", MANIFEST + box(b"mdat"), whole(len(MANIFEST))),
+    "two boxes": ("mp4", MANIFEST + box(b"free") + MANIFEST, whole(2 * len(MANIFEST))),
+    "a box to the end": ("mp4", box(b"uuid", ISO_MANIFEST, size=0) + bytes(100), whole(124)),
     "a box that claims more than there is": (
         "mp4",
         box(b"uuid", ISO_MANIFEST + bytes(76), size=1 << 31),
-        100,
+        whole(100),
     ),
-    "and too many boxes": ("mp4", MANIFEST + 5000 * box(b"free"), len(MANIFEST)),
-    "segments that go on": ("jpeg", LONG, len(LONG) - len(JPEG)),
+    "and too many boxes": ("mp4", MANIFEST + 5000 * box(b"free"), Parts(len(MANIFEST), whole=False)),
+    "segments that go on": ("jpeg", LONG, whole(len(LONG) - len(JPEG))),
     "segments of something else before": (
         "jpeg",
         JPEG
         + segment(0xFFEB, b"JP" + bytes(500))
         + segment(0xFFEB, superbox(JUMBF_MANIFEST))
         + b"\xff\xda\0\0",
-        4 + len(superbox(JUMBF_MANIFEST)),
+        whole(4 + len(superbox(JUMBF_MANIFEST))),
     ),
     "a chunk": (
         "png",
         PNG + struct.pack(">I4s", 4, b"caBX") + bytes(8) + struct.pack(">I4s", 0, b"IDAT"),
-        16,
+        whole(16),
     ),
-    "chunks of a form": ("avi", RIFF + chunk(b"C2PA", b"xyz") + chunk(b"C2PA", b"x"), 20),
-    "none": ("mp4", box(b"mdat"), 0),
-    "too many boxes": ("mp4", 5000 * box(b"free"), None),
+    "chunks of a form": ("avi", RIFF + chunk(b"C2PA", b"xyz") + chunk(b"C2PA", b"x"), whole(20)),
+    "none": ("mp4", box(b"mdat"), whole(0)),
+    "too many boxes": ("mp4", 5000 * box(b"free"), Parts(0, whole=False)),
+    "a box within another": ("mp4", box(b"moov", box(b"udta", MANIFEST)) + MANIFEST, whole(len(MANIFEST))),
+    "boxes within others": ("mp4", MANIFEST + NESTED + MANIFEST, whole(2 * len(MANIFEST))),
+    "too many boxes within others": (
+        "mp4",
+        MANIFEST + box(b"moov", box(b"trak") + box(b"udta", 5000 * box(b"free"))),
+        Parts(len(MANIFEST), whole=False),
+    ),
+    "too many boxes each within the last": ("mp4", MANIFEST + DEEP, Parts(len(MANIFEST), whole=False)),
     "another container": ("matroska", MANIFEST, None),
 }
 
@@ -141,4 +165,4 @@ def test_what_holds_manifests_is_measured(tmp_path, name):
     container, content, expected = SIZES[name]
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert manifest_bytes(path, container) == expected
+    assert parts_of(path, container) == expected

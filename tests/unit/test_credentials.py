@@ -1,6 +1,7 @@
 """C2PA manifests, made and damaged here: what is valid, who is trusted, and that nobody else is asked."""
 
 import json
+import struct
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,14 +12,14 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import credentials
-from pipeline.c2pa import ISO_MANIFEST, c2pa_of, manifest_bytes
+from pipeline.c2pa import ISO_MANIFEST, c2pa_of, parts_of
 from pipeline.credentials import LONGEST_TEXT, Credentials, Trust, credentials_of, plain
 
 pytest.importorskip("c2pa")
 from tests.credentials import Authority, changed, plain_file, within_the_media
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTAINERS = {".jpg": "jpeg", ".png": "png", ".mp4": "mp4"}
+CONTAINERS = {".jpg": "jpeg", ".png": "png", ".webp": "webp", ".mp4": "mp4"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def authority():
 
 @pytest.fixture(scope="module")
 def stranger():
-    return Authority("Camera 7", "Somebody else")
+    return Authority("Camera 7", root="Somebody else")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,42 @@ def test_what_is_no_manifest_is_unreadable(signed, tmp_path):
     assert look(signed) == Credentials(valid=False, codes=("unreadable",))
     hollow = tmp_path / "hollow.mp4"
     hollow.write_bytes((40).to_bytes(4) + b"uuid" + ISO_MANIFEST + bytes(16))
-    assert look(hollow) == Credentials(valid=False, codes=("unreadable",))
+    assert look(hollow) == Credentials(unchecked="failed"), "it is read beyond the end of the file"
+
+
+def test_a_file_that_is_not_made_out_says_nothing_of_its_manifest(tmp_path, authority, sources):
+    path = authority.signed(sources[".mp4"], tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes() + bytes(range(100)))
+    assert look(path) == Credentials(unchecked="failed")
+
+
+@pytest.mark.parametrize("error", ["Io", "NotSupported", "Other", "FileNotFound", None])
+def test_errors_that_are_not_about_the_manifest_say_nothing_of_it(signed, monkeypatch, error):
+    def fail(library, *_):
+        raise getattr(library.C2paError, error) if error else library.C2paError
+
+    monkeypatch.setattr(credentials, "_read", fail)
+    assert look(signed) == Credentials(unchecked="failed")
+
+
+def test_what_was_found_valid_stays_so_where_trust_can_not_be_told(signed, authority, monkeypatch):
+    read = credentials._read
+
+    def fail(library, path, kind, verify, anchors):
+        if anchors:
+            raise library.C2paError.Io
+        return read(library, path, kind, verify, anchors)
+
+    monkeypatch.setattr(credentials, "_read", fail)
+    found = look(signed, signers=authority.pem)
+    assert (found.valid, found.trusted, found.codes) == (True, None, ())
+
+
+@pytest.mark.parametrize("kind", [b"free", b"skip"])
+def test_padding_behind_the_media_is_not_covered(tmp_path, authority, sources, kind):
+    path = authority.signed(sources[".mp4"], tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes() + struct.pack(">I4s", 16, kind) + bytes(8))
+    assert look(path).valid
 
 
 class Listening(ThreadingHTTPServer):
@@ -124,7 +160,7 @@ def test_a_manifest_elsewhere_is_not_fetched(tmp_path, authority, sources, monke
         path = authority.signed(sources[".jpg"], tmp_path / "remote.jpg", remote=port.url)
         assert port.url.encode() in path.read_bytes()
         assert c2pa_of(path, "jpeg") == "absent"
-        assert look(path) == Credentials(valid=False, codes=("unreadable",))
+        assert look(path) == Credentials(unchecked="failed")
         assert not port.asked
         monkeypatch.setattr(credentials, "_OFFLINE", {"core": {}, "verify": {}})
         look(path)
@@ -192,12 +228,27 @@ def test_what_a_signer_writes_into_his_manifest_is_read_with_care(tmp_path, auth
 
 
 def test_a_manifest_that_is_too_large_is_not_handed_over(signed, monkeypatch):
-    size = manifest_bytes(signed, CONTAINERS[signed.suffix])
+    size = parts_of(signed, CONTAINERS[signed.suffix]).manifest_bytes
     assert 1000 < size < signed.stat().st_size
     monkeypatch.setattr(credentials, "MOST_BYTES", size - 1)
     assert look(signed) == Credentials(unchecked="too_large")
     monkeypatch.setattr(credentials, "MOST_BYTES", size)
     assert look(signed).valid
+
+
+def test_a_file_of_too_many_parts_is_not_handed_over(tmp_path, authority, sources, monkeypatch):
+    path = authority.signed(sources[".mp4"], tmp_path / "a.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content + 3000 * struct.pack(">I4s", 8, b"free"))
+    assert look(path).valid
+    monkeypatch.setattr(credentials, "_library", lambda: pytest.fail("it was handed over"))
+    for more in (
+        5000 * struct.pack(">I4s", 8, b"free"),
+        struct.pack(">I4s", 8 * 5001, b"udta") + 5000 * struct.pack(">I4s", 8, b"free"),
+    ):
+        path.write_bytes(content + more)
+        assert c2pa_of(path, "mp4") == "present"
+        assert look(path) == Credentials(unchecked="too_many_parts")
 
 
 def test_nothing_is_loaded_where_nobody_asks(signed, monkeypatch):

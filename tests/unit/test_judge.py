@@ -180,6 +180,25 @@ def test_a_manifest_is_told_of_as_far_as_there_was_time(bundle, tmp_path, steps,
     assert answer.media.provenance == Provenance(c2pa="present", **told)
 
 
+@pytest.mark.parametrize(
+    ("media", "found", "result"),
+    [
+        ("present", Credentials(valid=True), "valid"),
+        ("present", Credentials(valid=False), "invalid"),
+        ("present", Credentials(unchecked="timeout"), "timeout"),
+        ("absent", Credentials(unchecked="not_asked"), None),
+    ],
+)
+def test_manifests_are_counted_by_what_they_are(bundle, tmp_path, media, found, result):
+    end = replace(outline(1, whole=True), media=replace(MEDIA, c2pa=media), credentials=found)
+    metrics = Metrics()
+    answer, _ = judged(bundle, tmp_path, 0, end)
+    metrics.judged(answer)
+    (family,) = metrics.manifests.collect()
+    assert {s.labels["result"]: s.value for s in family.samples if s.value} == ({result: 1} if result else {})
+    assert {"valid", "invalid", "failed", "timeout"} <= {s.labels["result"] for s in family.samples}
+
+
 def test_a_manifest_of_a_clip_that_was_not_encoded_in_time_is_told_of(bundle, tmp_path):
     async def two_then_none(served, gate):
         await until(lambda: sum(gate.batches) >= 4)

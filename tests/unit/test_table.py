@@ -201,13 +201,18 @@ SIGNED = {
     [
         (
             SIGNED,
-            r"valid, names A\x1b[2J as its signer, who is not held against any list of whom to trust",
+            r'valid, its signer is not held against any list of whom to trust; named "A\x1b[2J"',
         ),
-        (SIGNED | {"trusted": True, "signer": "A"}, "valid, names A as its signer, who is trusted"),
-        (SIGNED | {"trusted": False, "signer": "A"}, "valid, names A as its signer, who is not trusted"),
+        (SIGNED | {"trusted": True, "signer": "A"}, 'valid, its signer is trusted; named "A"'),
+        (SIGNED | {"trusted": False, "signer": "A"}, 'valid, its signer is not trusted; named "A"'),
         (
             SIGNED | {"valid": False, "signer": "A", "codes": ["a.b", "c"]},
-            "not valid (a.b, c), names A as its signer",
+            "not valid (a.b, c)",
+        ),
+        (SIGNED | {"valid": False}, "not valid"),
+        (
+            SIGNED | {"trusted": False, "signer": 'A" is trusted, “B”'},
+            """valid, its signer is not trusted; named "A' is trusted, 'B'\"""",
         ),
         (SIGNED | {"valid": None, "unchecked": "too_large"}, "present, not looked into (too_large)"),
         ({"c2pa": "present", "valid": None}, "present, not looked into"),

@@ -17,7 +17,7 @@ from pipeline.errors import FaceModelError, NoVideoStream, UndecodableMedia, Uns
 from pipeline.media import Limits
 from service import workers
 from service.batcher import Expired
-from service.child import DecoderConfig
+from service.child import Child, DecoderConfig
 from service.job import Job
 from service.sandbox import NotConfined
 from service.workers import COMMAND, DecoderPool
@@ -115,6 +115,7 @@ def credentials_of(path, container, trust):
     if word == "spin":
         while True: pass
     if word == "hang": time.sleep(100)
+    if word == "no library": return Credentials(unchecked="no_library")
     if word == "nonsense": decoder._send(ANSWERS, b"C", b'{"valid": true, "signer": "a\\nb"}')
     if word == "long": decoder._send(ANSWERS, b"C", b'{"valid": true}' + b" " * (1 << 20))
     if word == "other": decoder._send(ANSWERS, b"P", b'{"valid": true}')
@@ -255,7 +256,7 @@ def test_a_manifest_that_breaks_its_reader_costs_no_verdict(tmp_path, ask, monke
     assert restarts == ["crash", "cpu", "protocol", "protocol", "protocol"]
 
 
-def test_a_manifest_that_takes_too_long_costs_no_verdict(tmp_path, ask, monkeypatch):
+def test_a_manifest_that_takes_too_long_costs_no_verdict(tmp_path, ask, monkeypatch, caplog):
     async def body(pool):
         monkeypatch.setattr(workers, "CHECK_S", 0.2)
         outline, _ = await ask(pool, "manifest hang")
@@ -266,12 +267,34 @@ def test_a_manifest_that_takes_too_long_costs_no_verdict(tmp_path, ask, monkeypa
         assert (await ask(pool, "manifest"))[0].credentials.valid
 
     assert run(tmp_path, body, decode_timeout_s=1000.0) == ["timeout", "timeout"]
+    assert [r.limit_s for r in caplog.records if r.message == "a manifest took too long"] == [
+        0.2,
+        pytest.approx(2.0, abs=1.0),
+    ]
 
 
-def test_a_client_that_leaves_while_a_manifest_is_read_frees_the_decoder(tmp_path, ask):
+def test_a_library_that_does_not_load_is_logged_once(tmp_path, ask, caplog):
+    async def body(pool):
+        for _ in range(2):
+            found = (await ask(pool, "manifest no library"))[0].credentials
+            assert found == Credentials(unchecked="no_library")
+
+    assert run(tmp_path, body) == []
+    assert sum("does not load" in r.message for r in caplog.records) == 1
+
+
+def test_a_client_that_leaves_while_a_manifest_is_read_frees_the_decoder(tmp_path, ask, monkeypatch):
+    begun, credentials = asyncio.Event(), Child.credentials
+
+    async def waiting(child):
+        begun.set()
+        return await credentials(child)
+
+    monkeypatch.setattr(Child, "credentials", waiting)
+
     async def body(pool):
         asking = asyncio.create_task(ask(pool, "manifest hang"))
-        await asyncio.sleep(1.0)
+        await begun.wait()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         assert (await ask(pool, "manifest"))[0].credentials.valid

@@ -272,6 +272,8 @@ def _summary(
     count = "the one face" if len(faces) == 1 else f"at least one of {len(faces)} faces"
     if verdict == "manipulated":
         return f"Signs of manipulation in {count} (probability of manipulation {probabilities.fake:.0%})."
+    if reasons and reasons[0].startswith("codec_not_calibrated"):
+        return f"No score decides in this codec; {probabilities.fake:.0%} is no calibrated probability."
     if verdict == "uncertain":
         return f"The evidence does not decide: probability of manipulation {probabilities.fake:.0%}."
     seen = "the one face" if len(faces) == 1 else f"the {len(faces)} faces"

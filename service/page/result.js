@@ -59,8 +59,11 @@ function gauge({ probabilities: { fake }, model, faces }) {
     return mark;
   };
   const whose = faces.length > 1 ? " of the most suspicious face" : "";
+  // In a codec that the calibration has not seen the service decides nothing, and a score is no probability.
+  const undecided = low === 0 && high === 1;
+  const what = undecided ? `score${whose}, not a calibrated probability` : `probability of manipulation${whose}`;
   return [
-    el("p", { class: "score" }, el("strong", { class: "figure" }, percent(fake)), ` probability of manipulation${whose}`),
+    el("p", { class: "score" }, el("strong", { class: "figure" }, percent(fake)), ` ${what}`),
     el(
       "div",
       { class: "gauge", "aria-hidden": "true" },
@@ -71,9 +74,12 @@ function gauge({ probabilities: { fake }, model, faces }) {
     el(
       "p",
       { class: "quiet" },
-      `Under ${percent(low)} reads as no sign found, from ${percent(high)} on as signs of manipulation; doubts move both ` +
-        "apart. The probability is calibrated where one clip in two is forged, on those that the model card names. " +
-        "Where few clips are forged, most alarms are false.",
+      undecided
+        ? "No score decides here. Clips in this codec score higher or lower than those that the thresholds were found " +
+          "on, genuine ones too. The score serves to compare clips of one kind with each other, and no more."
+        : `Under ${percent(low)} reads as no sign found, from ${percent(high)} on as signs of manipulation; doubts move ` +
+          "both apart. The probability is calibrated where one clip in two is forged, on those that the model card " +
+          "names. Where few clips are forged, most alarms are false.",
     ),
   ];
 }

@@ -889,6 +889,20 @@ def answered(page, answer):
     page.route("**/v1/detect*", lambda route: route.fulfill(content_type="text/event-stream", body=body))
 
 
+def test_in_a_codec_that_was_not_calibrated_the_score_is_not_called_a_probability(visit, server, clips):
+    page = visit()
+    clip = clips / "face.mp4"
+    answer = server.detect(clip.read_bytes()).json()
+    answer["faces"][0]["thresholds"] = {"authentic_below": 0.0, "manipulated_above": 1.0}
+    answer |= {"verdict": "uncertain", "reasons": ["codec_not_calibrated: found on clips in other codecs"]}
+    answered(page, answer)
+    judged(page, clip)
+    expect(page.locator("#gauge .score")).to_contain_text("score, not a calibrated probability")
+    expect(page.locator("#gauge")).to_contain_text("No score decides here")
+    expect(page.locator("#gauge")).not_to_contain_text("probability of manipulation")
+    expect(page.locator("#reasons")).to_contain_text("Codec not measured")
+
+
 def test_heat_maps_evidence_and_moving_boxes_of_an_answer(visit, server, clips):
     page = visit()
     clip = clips / "face.mp4"

@@ -166,6 +166,7 @@ def test_in_a_codec_that_was_not_calibrated_no_score_decides(fake):
     assert answer.probabilities == face.probabilities
     assert (face.thresholds.authentic_below, face.thresholds.manipulated_above) == (0.0, 1.0)
     assert answer.reasons == [f"codec_not_calibrated: {WORDS['codec_not_calibrated']}"]
+    assert "is no calibrated probability" in answer.summary
 
 
 def test_a_calibration_may_know_other_codecs_and_without_one_nothing_is_held_back():

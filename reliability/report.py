@@ -160,7 +160,12 @@ def _run(run: Json, bound: float) -> list[list[str]]:
 
 def _soak(r: Json) -> list[str]:
     rows = [
-        [kind, str(c["requests"]), str(c["failed"]), counts(c["failures"]), _wait(c["answered_s"])]
+        [
+            kind,
+            *(str(c[k]) for k in ("requests", "turned_away", "failed")),
+            counts(c["failures"]),
+            _wait(c["answered_s"]),
+        ]
         for kind, c in r["clients"].items()
     ]
     failed = sum(c["failed"] for c in r["clients"].values())
@@ -189,8 +194,8 @@ def _soak(r: Json) -> list[str]:
         f"{r['seconds'] / 60:g} minutes at {r['rate']:.1f} requests/s, of which {r['share']:.0%} of the "
         f"{r['peak']:.1f}/s of a closed loop are worth working on. Good clips are sent as fast as it goes, "
         "slowly, and with an event stream for an answer; bad ones break off; some clients leave while they "
-        "send.",
-        table(["Client", "Requests", "Failed", "Why", "p50, p99 of answers"], rows),
+        "send. Who is turned away with 503 comes again after `Retry-After`, three times at most.",
+        table(["Client", "Requests", "Times turned away", "Failed", "Why", "p50, p99 of answers"], rows),
         "Memory is the rise of the line through the looks of the second half (least squares).",
         table(["", "Found", ""], house),
     ]

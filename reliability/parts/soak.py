@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.bench import CLIENTS
 from benchmarks.load import Call, closed_loop
 from benchmarks.processes import memory_bytes
 from benchmarks.servers import Server, detect, service
-from reliability.judging import problem_in
+from reliability.judging import problem_in, retry_after
 from reliability.lab import Lab, Log, children, open_files, own_memory, read_log, restarts, settled
 from reliability.parts.overload import poisson, quantiles
 from reliability.seeds import make
@@ -27,6 +28,8 @@ SHARE = 0.8
 LOOKS = 200
 """At memory, files and processes, spread over the time."""
 GIVE_UP_S = 120.0
+MOST_TURNS = 3
+"""As often a client that is turned away comes again, each time when it was told to."""
 PIECE = 16_384
 SLOW = Manner(chunk=PIECE, pause_s=0.1)
 LEAVING = Manner(chunk=PIECE, pause_s=0.01, leaves_after=2 * PIECE)
@@ -63,6 +66,15 @@ CLIENTS_OF = {
     "bad": Client(0.09, False, PLAIN, False, _told),
     "leaving": Client(0.08, False, LEAVING, False, lambda _: True),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client of one kind got in the end, after it was turned away so many times."""
+
+    kind: str
+    reply: Reply
+    turned_away: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +116,16 @@ def measure(lab: Lab) -> dict[str, Any]:
 
 async def _load(
     server: Server, call: Call, broken: Call, arrivals: list[tuple[float, str]]
-) -> tuple[list[tuple[str, Reply]], list[Look]]:
+) -> tuple[list[Asked], list[Look]]:
     """Send them all at their times, and look at the server until the last one begins."""
     begun = time.perf_counter()
     streamed = Call(call.url, call.headers | {"accept": "text/event-stream"}, call.body)
 
-    async def one(at: float, kind: str) -> tuple[str, Reply]:
+    async def one(at: float, kind: str) -> Asked:
         await asyncio.sleep(begun + at - time.perf_counter())
         client = CLIENTS_OF[kind]
         sent = broken if kind == "bad" else streamed if client.events else call
-        async with Connection(call.url) as connection:
-            return kind, await connection.ask(sent, limit_s=GIVE_UP_S, manner=client.manner)
+        return Asked(kind, *await patiently(sent, client.manner))
 
     async def watch() -> list[Look]:
         looks = []
@@ -129,19 +140,32 @@ async def _load(
     return replies, await watching
 
 
+async def patiently(call: Call, manner: Manner) -> tuple[Reply, int]:
+    """The answer to a client that comes again when it was told to, and how often it was turned away."""
+    for turned_away in count():
+        async with Connection(call.url) as connection:
+            reply = await connection.ask(call, limit_s=GIVE_UP_S, manner=manner)
+        after = reply.headers.get("retry-after")
+        if reply.status != 503 or turned_away == MOST_TURNS or not retry_after(after):
+            break
+        await asyncio.sleep(int(after or 0))
+    return reply, turned_away
+
+
 def _look(server: Server, at_s: float) -> Look:
     return Look(at_s, own_memory(server), memory_bytes(server.pid), open_files(server), children(server))
 
 
-def summed(replies: list[tuple[str, Reply]], looks: list[Look], log: Log) -> dict[str, Any]:
+def summed(asked: list[Asked], looks: list[Look], log: Log) -> dict[str, Any]:
     """Failures by the kind of client, and how the server changed from half of the time on."""
     half = looks[len(looks) // 2 :]
     clients = {}
     for kind, client in CLIENTS_OF.items():
-        own = [reply for k, reply in replies if k == kind]
+        own = [a.reply for a in asked if a.kind == kind]
         wrong = [reply for reply in own if not client.good(reply)]
         clients[kind] = {
             "requests": len(own),
+            "turned_away": sum(a.turned_away for a in asked if a.kind == kind),
             "failed": len(wrong),
             "failures": dict(Counter(r.lost or f"status {r.status}" for r in wrong)),
             "answered_s": quantiles([r.end_s for r in own if r.status == 200]),

@@ -389,6 +389,38 @@ def test_growth_is_that_of_a_line():
     assert soak.growth([(0.0, 7.0), (1.0, 7.0), (9.0, 7.0)]) == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(
+    ("busy", "status", "turned_away"), [(0, 200, 0), (2, 200, 2), (99, 503, soak.MOST_TURNS)]
+)
+def test_a_client_of_a_soak_comes_again_when_it_is_told_to(monkeypatch, busy, status, turned_away):
+    waits, real = [], asyncio.sleep
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        await real(0)
+
+    async def answer(reader, writer):
+        nonlocal busy
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(4)
+        head = b"503 Busy\r\nRetry-After: 7" if busy > 0 else b"200 OK"
+        busy -= 1
+        writer.write(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def ask():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            call = Call(f"http://127.0.0.1:{port}/v1/detect", {}, b"clip")
+            monkeypatch.setattr(soak.asyncio, "sleep", sleep)
+            return await soak.patiently(call, soak.PLAIN)
+
+    reply, turns = asyncio.run(ask())
+    assert (reply.status, turns) == (status, turned_away)
+    assert waits.count(7) == turned_away
+
+
 def test_clients_of_a_soak_are_all_there_and_judged():
     assert sum(c.share for c in soak.CLIENTS_OF.values()) == pytest.approx(1.0)
     problem = Reply(422, {"content-type": "application/problem+json"}, b'{"type": "/problems/no-frames"}')
@@ -403,7 +435,8 @@ def test_clients_of_a_soak_are_all_there_and_judged():
         ("leaving", Reply(lost="EOFError: x")),
     ]
     looks = [soak.Look(float(k), 100, 200, 10 + k, 2) for k in range(8)]
-    found = soak.summed(replies, looks, Log({}, {}))
+    found = soak.summed([soak.Asked(*r, turned_away=1) for r in replies], looks, Log({}, {}))
+    assert found["clients"]["bad"]["turned_away"] == 2
     assert {k: c["failed"] for k, c in found["clients"].items()} == {
         "good": 1,
         "events": 1,
@@ -601,7 +634,7 @@ def results():
         "soak": {
             **{"peak": 2.0, "rate": 1.9, "share": 0.8, "seconds": 90.0, "decoders": 2},
             **{"children": 2, "left_files": 0, "restarts": {}},
-            **soak.summed([("good", Reply(200, end_s=1.0))], looks, Log({}, {})),
+            **soak.summed([soak.Asked("good", Reply(200, end_s=1.0))], looks, Log({}, {})),
         },
         "schema": {
             **schema.requested(

@@ -1,7 +1,7 @@
 """Encodes clips anew, ever more coarsely, and prints the tables of docs/training-log.md on heavy compression:
 how the quantiser of a face relates to what becomes of its score.
 
-PYTHONPATH=. python scripts/compression_figures.py --corpus ../shared/corpus --rows rows.csv models/NAME
+PYTHONPATH=. python scripts/compression_figures.py --corpus CORPUS --rows rows.csv models/NAME
 
 Rows that are in --rows already are kept, so that a run may be broken off and started again.
 """

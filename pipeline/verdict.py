@@ -126,7 +126,7 @@ def decide(
         id=_identity(clip, bundle, explain=explain, timeline=timeline),
         verdict=verdict,
         probabilities=probabilities,
-        summary=_summary(verdict, faces, probabilities, reasons),
+        summary=_summary(verdict, faces, probabilities, reasons, foreign=foreign),
         reasons=reasons,
         faces=faces,
         media=_media(clip),
@@ -265,14 +265,19 @@ def _reasons(
 
 
 def _summary(
-    verdict: Verdict, faces: list[Face], probabilities: Probabilities | None, reasons: list[str]
+    verdict: Verdict,
+    faces: list[Face],
+    probabilities: Probabilities | None,
+    reasons: list[str],
+    *,
+    foreign: bool,
 ) -> str:
     if verdict == "not_applicable" or probabilities is None:
         return f"No verdict: {reasons[0].split(': ', 1)[1]}."
     count = "the one face" if len(faces) == 1 else f"at least one of {len(faces)} faces"
     if verdict == "manipulated":
         return f"Signs of manipulation in {count} (probability of manipulation {probabilities.fake:.0%})."
-    if reasons and reasons[0].startswith("codec_not_calibrated"):
+    if foreign:
         return f"No score decides in this codec; {probabilities.fake:.0%} is no calibrated probability."
     if verdict == "uncertain":
         return f"The evidence does not decide: probability of manipulation {probabilities.fake:.0%}."
